@@ -1,0 +1,87 @@
+// Package build runs the steps of a plan: a bounded scheduler over units, and
+// the interface of the engine that builds what can't be reused or appended.
+package build
+
+import (
+	"context"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/strata-build/strata/internal/event"
+)
+
+// An Engine turns a Dockerfile into an image. It is implemented over BuildKit,
+// in-process or remote.
+//
+// When Build returns without an error, every blob of the image and its
+// manifest are in the repository that the job names, or, when the job exports,
+// the whole output was written. A cancelled context ends every process that
+// the job had started before Build returns.
+type Engine interface {
+	Build(ctx context.Context, j Job, s event.Sink) (Result, error)
+}
+
+// Job is one Dockerfile to build for one platform. It is immutable.
+type Job struct {
+	Unit            string                   // for events
+	Dockerfile      []byte                   // its text; need not stand in a file
+	Name            string                   // its path, for messages and Dockerfile-specific ignore files
+	ContextDir      string                   // absolute; the build context
+	Target          string                   // stage; "" is the last one
+	Platform        string                   // "linux/arm64"
+	Args            map[string]string        // build args
+	Contexts        map[string]string        // named contexts: an absolute folder, or docker-image://REF@DIGEST
+	Pins            map[string]digest.Digest // external image as written in the Dockerfile -> digest to use
+	Secrets         []Secret
+	SSH             []string // "default" or "id=path"
+	Network         string   // "", "none" or "host"
+	NoCache         bool
+	CacheFrom       []Cache
+	CacheTo         []Cache
+	SourceDateEpoch int64  // seconds; file times in new layers are clamped to it
+	Compression     string // "gzip" (default) or "zstd"
+	Repository      string // REPO to push to, by digest: "ghcr.io/user/app"; "" when Run or Export is wanted alone
+	Export          *Export
+}
+
+// Secret is one secret that RUN --mount=type=secret may read. One of Env and
+// File is set. Values never reach an event, a record or a key.
+type Secret struct {
+	ID   string
+	Env  string // name of an environment variable
+	File string // path
+}
+
+// Cache is one of BuildKit's cache importers or exporters: type and attributes
+// as in "type=registry,ref=...".
+type Cache struct {
+	Type  string
+	Attrs map[string]string
+}
+
+// Export asks for the result as a stream as well.
+type Export struct {
+	Type string // "oci", "docker" or "tar"
+	Name string // image name inside of the archive
+	Open func() (io.WriteCloser, error)
+}
+
+// Result is what an engine built.
+type Result struct {
+	Manifest ocispec.Descriptor // of the pushed manifest: media type, digest, size
+	Body     []byte             // the manifest itself
+	Config   []byte             // the image config
+	// Blob opens a blob of the image without asking a registry, where the
+	// engine has it on this machine; nil for remote engines.
+	Blob  func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
+	Steps []Step // what the engine did, in order of completion
+}
+
+// Step is one finished step (vertex) of an engine's build.
+type Step struct {
+	Name    string
+	Cached  bool
+	Seconds float64
+}
