@@ -22,6 +22,7 @@ const (
 	StepFinished Type = "step.finished"
 	UnitFinished Type = "unit.finished"
 	Warning      Type = "warning"
+	Message      Type = "message" // words of the program itself, of no unit
 	RunFinished  Type = "run.finished"
 )
 
@@ -29,7 +30,7 @@ const (
 type Event struct {
 	Type    Type      `json:"type"`
 	Time    time.Time `json:"time"`
-	Unit    string    `json:"unit,omitempty"`    // "app cpu linux/amd64"
+	Unit    string    `json:"unit,omitempty"`    // "app/cpu/linux/amd64"
 	Step    string    `json:"step,omitempty"`    // name of the engine's step: "[2/4] RUN apt-get ..."
 	StepID  string    `json:"stepId,omitempty"`  // unique within a run
 	Cached  bool      `json:"cached,omitempty"`  // the engine had the step's result
@@ -40,6 +41,7 @@ type Event struct {
 	Action  string    `json:"action,omitempty"`  // of a unit: reuse, append, rebase, build
 	Digest  string    `json:"digest,omitempty"`  // of a finished unit
 	Seconds float64   `json:"seconds,omitempty"` // of a finished step or unit
+	Size    int64     `json:"size,omitempty"`    // of a finished unit: compressed bytes of all its blobs
 }
 
 // Sink takes events. Emit does not block for long and is safe for concurrent
