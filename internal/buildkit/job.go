@@ -1,0 +1,233 @@
+package buildkit
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/client"
+	spb "github.com/moby/buildkit/sourcepolicy/pb"
+	"github.com/moby/buildkit/util/entitlements"
+	"github.com/opencontainers/go-digest"
+	"github.com/tonistiigi/fsutil"
+
+	"github.com/strata-build/strata/internal/build"
+	"github.com/strata-build/strata/internal/diag"
+)
+
+// embeddedCaches are the cache types that the embedded engine was built with.
+var embeddedCaches = []string{"registry", "local", "inline"}
+
+// epochArg is the build argument by which BuildKit takes SOURCE_DATE_EPOCH.
+const epochArg = "SOURCE_DATE_EPOCH"
+
+// check finds what BuildKit would refuse late or with words of its own.
+func (e *engine) check(j build.Job) error {
+	if j.ContextDir == "" {
+		return errNoContext
+	}
+	for _, c := range slices.Concat(j.CacheFrom, j.CacheTo) {
+		if e.embedded && !slices.Contains(embeddedCaches, c.Type) {
+			return diag.Hint(fmt.Errorf("using cache type %q: the embedded engine has only %s",
+				c.Type, strings.Join(embeddedCaches, ", ")),
+				"use type=registry, or name a BuildKit that has it with --engine")
+		}
+	}
+	switch j.Network {
+	case "", "none", "host":
+	default:
+		return fmt.Errorf("using network %q: it is none of \"\", \"none\", \"host\"", j.Network)
+	}
+	return nil
+}
+
+// solveOpt translates j into BuildKit's words.
+func (e *engine) solveOpt(j build.Job) (client.SolveOpt, error) {
+	attachables, err := e.attachables(j)
+	if err != nil {
+		return client.SolveOpt{}, err
+	}
+	attrs, err := frontendAttrs(j)
+	if err != nil {
+		return client.SolveOpt{}, err
+	}
+	mounts, err := localMounts(j)
+	if err != nil {
+		return client.SolveOpt{}, err
+	}
+	policy, err := pinPolicy(j.Pins)
+	if err != nil {
+		return client.SolveOpt{}, err
+	}
+	opt := client.SolveOpt{
+		Ref:           newRef(),
+		Frontend:      "dockerfile.v0",
+		FrontendAttrs: attrs,
+		LocalMounts:   mounts,
+		SharedKey:     sharedKey(j.ContextDir),
+		Session:       attachables,
+		SourcePolicy:  policy,
+		Exports:       exports(j),
+		CacheImports:  caches(j.CacheFrom),
+		CacheExports:  caches(j.CacheTo),
+	}
+	if j.Network != "none" {
+		opt.AllowedEntitlements = []string{string(entitlements.EntitlementNetworkHost)}
+	}
+	return opt, nil
+}
+
+// sharedKey keeps the copies of different build contexts apart that the engine
+// holds to transfer only what changed.
+func sharedKey(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return "strata:" + hex.EncodeToString(sum[:12])
+}
+
+func frontendAttrs(j build.Job) (map[string]string, error) {
+	attrs := map[string]string{
+		"filename":              path.Base(dockerfileName(j)),
+		"platform":              j.Platform,
+		"build-arg:" + epochArg: strconv.FormatInt(j.SourceDateEpoch, 10),
+	}
+	if ref, ok := ownSyntax(j.Dockerfile); ok {
+		attrs["cmdline"] = ref // tells the built-in frontend that it is the one
+	}
+	if j.Target != "" {
+		attrs["target"] = j.Target
+	}
+	if j.NoCache {
+		attrs["no-cache"] = ""
+	}
+	if j.Network != "" {
+		attrs["force-network-mode"] = j.Network
+	}
+	for name, value := range j.Args {
+		attrs["build-arg:"+name] = value
+	}
+	for name, from := range j.Contexts {
+		if filepath.IsAbs(from) {
+			from = "local:" + contextMount(name)
+		}
+		attrs["context:"+name] = from
+	}
+	for image, d := range j.Pins {
+		if name, _, ok := strings.Cut(image, "::"); ok {
+			attrs["context:"+image] = "docker-image://" + name + "@" + d.String()
+		}
+	}
+	return attrs, nil
+}
+
+func contextMount(name string) string { return "context-" + name }
+
+// dockerfileName is the name under which the Dockerfile is shown.
+func dockerfileName(j build.Job) string {
+	if j.Name == "" {
+		return "Dockerfile"
+	}
+	return filepath.ToSlash(j.Name)
+}
+
+func localMounts(j build.Job) (map[string]fsutil.FS, error) {
+	main, err := contextFS(j.ContextDir)
+	if err != nil {
+		return nil, fmt.Errorf("opening build context %q: %w", j.ContextDir, err)
+	}
+	text, err := dockerfileFS(j)
+	if err != nil {
+		return nil, err
+	}
+	mounts := map[string]fsutil.FS{"context": main, "dockerfile": text}
+	for name, from := range j.Contexts {
+		if !filepath.IsAbs(from) {
+			continue
+		}
+		if mounts[contextMount(name)], err = contextFS(from); err != nil {
+			return nil, fmt.Errorf("opening named context %q: %w", name, err)
+		}
+	}
+	return mounts, nil
+}
+
+// pinPolicy makes BuildKit take an image at its digest wherever the Dockerfile
+// names it by tag: FROM, COPY --from, mounts. An image with a platform
+// ("IMAGE::linux/arm64") is pinned by a named context instead.
+func pinPolicy(pins map[string]digest.Digest) (*spb.Policy, error) {
+	p := &spb.Policy{Version: 1}
+	for _, image := range slices.Sorted(maps.Keys(pins)) {
+		if strings.Contains(image, "::") {
+			continue
+		}
+		named, err := reference.ParseNormalizedNamed(image)
+		if err != nil {
+			return nil, fmt.Errorf("pinning image %q: %w", image, err)
+		}
+		if _, ok := named.(reference.Digested); ok {
+			continue // pinned by the Dockerfile itself
+		}
+		from := "docker-image://" + reference.TagNameOnly(named).String()
+		p.Rules = append(p.Rules, &spb.Rule{
+			Action:   spb.PolicyAction_CONVERT,
+			Selector: &spb.Selector{Identifier: from, MatchType: spb.MatchType_EXACT},
+			Updates:  &spb.Update{Identifier: from + "@" + pins[image].String()},
+		})
+	}
+	if len(p.Rules) == 0 {
+		return nil, nil
+	}
+	return p, nil
+}
+
+func caches(in []build.Cache) []client.CacheOptionsEntry {
+	out := make([]client.CacheOptionsEntry, 0, len(in))
+	for _, c := range in {
+		out = append(out, client.CacheOptionsEntry{Type: c.Type, Attrs: maps.Clone(c.Attrs)})
+	}
+	return out
+}
+
+func exports(j build.Job) []client.ExportEntry {
+	common := map[string]string{
+		"oci-mediatypes":    "true",
+		"rewrite-timestamp": "true",
+		"force-compression": "false",
+		"compression":       "gzip",
+	}
+	if j.Compression != "" {
+		common["compression"] = j.Compression
+	}
+	var out []client.ExportEntry
+	if j.Repository != "" {
+		attrs := maps.Clone(common)
+		maps.Copy(attrs, map[string]string{"name": j.Repository, "push": "true", "push-by-digest": "true"})
+		out = append(out, client.ExportEntry{Type: client.ExporterImage, Attrs: attrs})
+	}
+	if j.Export != nil {
+		attrs := common
+		if j.Export.Name != "" && j.Export.Type != client.ExporterTar {
+			attrs["name"] = j.Export.Name
+		}
+		if j.Export.Type == client.ExporterTar {
+			attrs = nil
+		}
+		open := j.Export.Open
+		out = append(out, client.ExportEntry{
+			Type:   j.Export.Type,
+			Attrs:  attrs,
+			Output: func(map[string]string) (io.WriteCloser, error) { return open() },
+		})
+	}
+	return out
+}
+
+var errSecretSource = errors.New("one of env and file must be set")

@@ -1,0 +1,95 @@
+package buildkit
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/docker/cli/cli/config"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/auth/authprovider"
+	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	"github.com/moby/buildkit/session/sshforward/sshprovider"
+
+	"github.com/strata-build/strata/internal/build"
+	"github.com/strata-build/strata/internal/diag"
+)
+
+// attachables is what an engine may ask its client for: credentials, secrets
+// and SSH agents. Values go to the engine only when a step uses them.
+func (e *engine) attachables(j build.Job) ([]session.Attachable, error) {
+	creds, err := e.credentials()
+	if err != nil {
+		return nil, err
+	}
+	out := []session.Attachable{creds}
+	if len(j.Secrets) > 0 {
+		s, err := secrets(j.Secrets)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	if len(j.SSH) > 0 {
+		s, err := agents(j.SSH)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// credentials gives what docker's config and its credential helpers know.
+func (e *engine) credentials() (session.Attachable, error) {
+	dir := e.dockerConfig
+	if dir == "" {
+		dir = config.Dir()
+	}
+	file, err := config.Load(dir)
+	if err != nil {
+		return nil, diag.Hint(fmt.Errorf("reading credentials: %w", err),
+			"mend or remove %s/config.json, or name another folder with $DOCKER_CONFIG", dir)
+	}
+	return authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
+		AuthConfigProvider: authprovider.LoadAuthConfig(file),
+	}), nil
+}
+
+func secrets(in []build.Secret) (session.Attachable, error) {
+	sources := make([]secretsprovider.Source, 0, len(in))
+	for _, s := range in {
+		if (s.Env == "") == (s.File == "") {
+			return nil, fmt.Errorf("reading secret %q: %w", s.ID, errSecretSource)
+		}
+		if _, ok := os.LookupEnv(s.Env); s.Env != "" && !ok {
+			return nil, diag.Hint(fmt.Errorf("reading secret %q: environment variable %q is not set", s.ID, s.Env),
+				"export %s=...", s.Env)
+		}
+		sources = append(sources, secretsprovider.Source{ID: s.ID, Env: s.Env, FilePath: s.File})
+	}
+	store, err := secretsprovider.NewStore(sources)
+	if err != nil {
+		return nil, fmt.Errorf("reading secrets: %w", err)
+	}
+	return secretsprovider.NewSecretProvider(store), nil
+}
+
+// agents reads "default" and "ID=SOCKET-OR-KEY".
+func agents(in []string) (session.Attachable, error) {
+	configs := make([]sshprovider.AgentConfig, 0, len(in))
+	for _, s := range in {
+		id, path, ok := strings.Cut(s, "=")
+		c := sshprovider.AgentConfig{ID: id}
+		if ok {
+			c.Paths = strings.Split(path, ",")
+		}
+		configs = append(configs, c)
+	}
+	p, err := sshprovider.NewSSHAgentProvider(configs)
+	if err != nil {
+		return nil, diag.Hint(fmt.Errorf("forwarding SSH agent: %w", err),
+			"start one (eval $(ssh-agent); ssh-add), or give id=path")
+	}
+	return p, nil
+}
