@@ -15,7 +15,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 ROOTLY  := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,GOFLAGS,GOPROXY,GOMODCACHE,GOCACHE,STRATA_CACHE)
 # Tools are run at a fixed version, outside of the module's own dependencies.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 # What has goroutines and can run under the race detector without an engine.
 RACE = $(shell go list ./internal/... 2>/dev/null | grep -v -e /internal/buildkit -e /internal/cli -e /internal/zz)
 

@@ -150,11 +150,11 @@ bootstrap() {
 }
 
 [ "$(native)" = amd64 ] && foreign=arm64 || foreign=amd64
-[ -e "$kept/debian-$foreign.tar" ] || register $foreign
+[ -e "$kept/debian-$foreign.tar" ] || register "$foreign"
 # The emulated one takes as long as the others together: side by side on two cores, in a process group of its own so that
 # all of it can be ended.
 set -m
-bootstrap "$kept/debian-$foreign.tar" $foreign &
+bootstrap "$kept/debian-$foreign.tar" "$foreign" &
 running+=($!)
 set +m
 bootstrap "$kept/debian-$(native).tar" "$(native)"
