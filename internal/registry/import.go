@@ -1,0 +1,288 @@
+package registry
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/pgzip"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/strata-build/strata/internal/diag"
+)
+
+// ImportConfig is what an imported image says besides its files.
+type ImportConfig struct {
+	Env         []string // "PATH=..." is added where it is missing
+	Cmd         []string
+	Entrypoint  []string
+	User        string
+	WorkingDir  string
+	Labels      map[string]string
+	Annotations map[string]string // of the manifest
+	Epoch       int64             // seconds; later file times become this one
+}
+
+// Imported is what an import has made.
+type Imported struct {
+	Ref      Ref                // where: in the embedded registry
+	Index    ocispec.Descriptor // what the tag points to now
+	Manifest ocispec.Descriptor // the imported platform
+}
+
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// ImportRootfs makes an image of one layer from a root file system, a tar
+// stream that may be compressed by gzip or zstd, and keeps it in the embedded
+// registry under ref (for another host, in that host's mirror). The tag always
+// holds an index: other platforms in it stay, the same platform is replaced.
+// The same input gives the same digests on every machine. Device nodes and
+// owner names are left out, as in images from Docker Hub.
+func (e *Embedded) ImportRootfs(ctx context.Context, ref Ref, platform string, rootfs io.Reader, cfg ImportConfig) (Imported, error) {
+	ref = ref.Mirrored()
+	if ref.Tag == "" {
+		ref.Tag = "latest"
+	}
+	out := Imported{Ref: ref}
+	p, err := platforms.Parse(platform)
+	if err != nil {
+		return out, diag.Hint(fmt.Errorf("importing %q: reading the platform %q: %w", ref, platform, err),
+			"a platform is OS/ARCH, for example linux/amd64")
+	}
+	p = platforms.Normalize(p)
+	c := New(Options{Embedded: e, Credential: anonymous})
+	layer, diffID, err := importLayer(ctx, c, ref, rootfs, cfg.Epoch)
+	if err != nil {
+		return out, fmt.Errorf("importing %q: %w", ref, err)
+	}
+	if out.Manifest, err = putImported(ctx, c, ref, p, layer, diffID, cfg); err != nil {
+		return out, err
+	}
+	unlock, err := e.lockTags(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer unlock()
+	out.Index, err = addToIndex(ctx, c, ref, out.Manifest)
+	return out, err
+}
+
+func anonymous(context.Context, string) (Credential, error) { return Credential{}, nil }
+
+// importLayer compresses and uploads the layer while it is read.
+func importLayer(ctx context.Context, c *Client, ref Ref, rootfs io.Reader, epoch int64) (ocispec.Descriptor, digest.Digest, error) {
+	in, err := decompress(rootfs)
+	if err != nil {
+		return ocispec.Descriptor{}, "", err
+	}
+	defer in.Close()
+	pr, pw := io.Pipe()
+	diffID := make(chan digest.Digest, 1)
+	go func() {
+		d, err := writeLayer(pw, in, epoch)
+		diffID <- d
+		pw.CloseWithError(err)
+	}()
+	d, err := c.PushStream(ctx, ref, ocispec.MediaTypeImageLayerGzip, pr)
+	pr.CloseWithError(errors.New("the upload has ended")) // so that the writer ends too
+	return d, <-diffID, err
+}
+
+// decompress finds out how a stream is compressed, by its first bytes.
+func decompress(r io.Reader) (io.ReadCloser, error) {
+	br := bufio.NewReaderSize(r, 64<<10)
+	magic, _ := br.Peek(6)
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		return gzip.NewReader(br)
+	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		d, err := zstd.NewReader(br)
+		if err != nil {
+			return nil, err
+		}
+		return d.IOReadCloser(), nil
+	case bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
+		return nil, diag.Hint(errors.New("the archive is compressed by xz"), "unpack it on the way: xz -dc FILE | strata registry import - ...")
+	}
+	return io.NopCloser(br), nil
+}
+
+// gzipBlock is what pgzip compresses at once. The output depends on it, so it
+// is part of the format; it does not depend on the number of goroutines.
+const gzipBlock = 1 << 20
+
+// writeLayer rewrites a tar stream in reproducible form, compresses it and
+// gives the digest of the uncompressed form.
+func writeLayer(w io.Writer, r io.Reader, epoch int64) (digest.Digest, error) {
+	zw, err := pgzip.NewWriterLevel(w, 6)
+	if err != nil {
+		return "", err
+	}
+	if err := zw.SetConcurrency(gzipBlock, runtime.GOMAXPROCS(0)); err != nil {
+		return "", err
+	}
+	plain := digest.SHA256.Digester()
+	err = rewriteTar(io.MultiWriter(zw, plain.Hash()), r, time.Unix(epoch, 0).UTC())
+	return plain.Digest(), errors.Join(err, zw.Close())
+}
+
+func rewriteTar(w io.Writer, r io.Reader, epoch time.Time) error {
+	tr, tw := tar.NewReader(r), tar.NewWriter(w)
+	entries := 0
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("reading the archive: %w", err)
+		}
+		h, err = importHeader(h, epoch)
+		if err != nil {
+			return err
+		}
+		if h == nil {
+			continue
+		}
+		entries++
+		if err := tw.WriteHeader(h); err != nil {
+			return fmt.Errorf("writing %q: %w", h.Name, err)
+		}
+		if _, err := io.Copy(tw, tr); err != nil {
+			return fmt.Errorf("copying %q: %w", h.Name, err)
+		}
+	}
+	if entries == 0 {
+		return errors.New("the archive holds no files")
+	}
+	return tw.Close()
+}
+
+// importHeader gives the header that is written for h; nil leaves the entry
+// out: the root itself, device nodes, and formats' own entries.
+func importHeader(h *tar.Header, epoch time.Time) (*tar.Header, error) {
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeFifo:
+	case tar.TypeGNUSparse:
+		h.Typeflag = tar.TypeReg
+	default:
+		return nil, nil
+	}
+	name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
+	if name == "" {
+		return nil, nil
+	}
+	if strings.Contains("/"+h.Name+"/", "/../") {
+		return nil, fmt.Errorf("the archive leads out of itself: %q", h.Name)
+	}
+	out := &tar.Header{
+		Typeflag: h.Typeflag, Name: name, Linkname: h.Linkname, Size: h.Size,
+		Mode: h.Mode & 0o7777, Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime.Truncate(time.Second), Format: tar.FormatPAX,
+	}
+	if out.ModTime.After(epoch) {
+		out.ModTime = epoch
+	}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		out.Name += "/"
+	case tar.TypeLink:
+		out.Linkname = strings.TrimPrefix(path.Clean("/"+h.Linkname), "/")
+	}
+	for _, k := range slices.Sorted(maps.Keys(h.PAXRecords)) {
+		if strings.HasPrefix(k, "SCHILY.xattr.") {
+			if out.PAXRecords == nil {
+				out.PAXRecords = map[string]string{}
+			}
+			out.PAXRecords[k] = h.PAXRecords[k]
+		}
+	}
+	return out, nil
+}
+
+func putImported(ctx context.Context, c *Client, ref Ref, p ocispec.Platform, layer ocispec.Descriptor,
+	diffID digest.Digest, cfg ImportConfig,
+) (ocispec.Descriptor, error) {
+	created := time.Unix(cfg.Epoch, 0).UTC()
+	env := cfg.Env
+	if !slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
+		env = append([]string{defaultPath}, env...)
+	}
+	config, err := json.Marshal(ocispec.Image{
+		Created: &created, Platform: p,
+		Config: ocispec.ImageConfig{
+			User: cfg.User, Env: env, Entrypoint: cfg.Entrypoint, Cmd: cfg.Cmd,
+			WorkingDir: cfg.WorkingDir, Labels: cfg.Labels,
+		},
+		RootFS:  ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}},
+		History: []ocispec.History{{Created: &created, CreatedBy: "strata registry import"}},
+	})
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Layers: []ocispec.Descriptor{layer}, Annotations: cfg.Annotations,
+	}
+	if m.Config, err = c.PushBytes(ctx, ref, ocispec.MediaTypeImageConfig, config); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	body, err := json.Marshal(m)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	d, err := c.PutManifest(ctx, ref.Repository(), m.MediaType, body)
+	d.Platform = &p
+	return d, err
+}
+
+// addToIndex puts m into the index at ref, in place of the same platform.
+func addToIndex(ctx context.Context, c *Client, ref Ref, m ocispec.Descriptor) (ocispec.Descriptor, error) {
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	d, body, err := c.Manifest(ctx, ref)
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case err != nil:
+		return d, err
+	case IsIndex(d.MediaType):
+		if err := json.Unmarshal(body, &index); err != nil {
+			return d, invalid("importing", ref, "the index that is there: %v", err)
+		}
+		index.MediaType = ocispec.MediaTypeImageIndex
+	}
+	same := platforms.OnlyStrict(*m.Platform)
+	index.Manifests = slices.DeleteFunc(index.Manifests, func(o ocispec.Descriptor) bool {
+		return o.Platform != nil && same.Match(*o.Platform)
+	})
+	index.Manifests = append(index.Manifests, m)
+	slices.SortFunc(index.Manifests, func(a, b ocispec.Descriptor) int {
+		return strings.Compare(formatPlatform(a.Platform), formatPlatform(b.Platform))
+	})
+	out, err := json.Marshal(index)
+	if err != nil {
+		return d, err
+	}
+	return c.PutManifest(ctx, ref, index.MediaType, out)
+}
+
+func formatPlatform(p *ocispec.Platform) string {
+	if p == nil {
+		return ""
+	}
+	return platforms.FormatAll(*p)
+}
