@@ -47,8 +47,16 @@ func testMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "internal/buildkit: these tests start containers and need root")
 		return 1
 	}
+	logrus.SetOutput(io.Discard) // the registry logs every request
+	if len(runcZstd) == 0 { // without -tags embedrunc, use what the tag would embed
+		runcZstd, _ = os.ReadFile("runcbin/runc-linux-" + runtime.GOARCH + ".zst")
+	}
 	if root := os.Getenv(childRoot); root != "" {
 		return child(root)
+	}
+	if _, err := findRunc("", os.TempDir()); len(runcZstd) == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, "internal/buildkit: run scripts/runc.sh first:", err)
+		return 1
 	}
 	dir, err := os.MkdirTemp("", "strata-shell-")
 	if err != nil {
@@ -69,8 +77,8 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-// fakeHub is a real registry on loopback that counts what it is asked.
-type fakeHub struct {
+// hub is a real registry on loopback that counts what it is asked.
+type hub struct {
 	*httptest.Server
 	addr string
 
@@ -78,7 +86,7 @@ type fakeHub struct {
 	requests []string // "METHOD PATH?QUERY STATUS"
 }
 
-func newHub(t *testing.T) *fakeHub {
+func newHub(t *testing.T) *hub {
 	t.Helper()
 	cfg := &configuration.Configuration{}
 	cfg.Storage = configuration.Storage{
@@ -88,8 +96,11 @@ func newHub(t *testing.T) *fakeHub {
 		},
 	}
 	cfg.Catalog.MaxEntries = 100
+	cfg.Log.Level = "error"
+	cfg.Log.AccessLog.Disabled = true
+	cfg.HTTP.Secret = "any"
 	app := handlers.NewApp(context.Background(), cfg)
-	h := &fakeHub{}
+	h := &hub{}
 	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sw := &statusWriter{ResponseWriter: w, status: 200}
 		app.ServeHTTP(sw, r)
@@ -113,7 +124,7 @@ func (w *statusWriter) WriteHeader(code int) {
 }
 
 // seen gives the requests that contain every one of parts, and forgets none.
-func (h *fakeHub) seen(parts ...string) []string {
+func (h *hub) seen(parts ...string) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var out []string
@@ -129,13 +140,13 @@ func (h *fakeHub) seen(parts ...string) []string {
 	return out
 }
 
-func (h *fakeHub) forget() {
+func (h *hub) forget() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.requests = nil
 }
 
-func (h *fakeHub) do(t *testing.T, method, path, mediaType string, body []byte) (*http.Response, []byte) {
+func (h *hub) do(t *testing.T, method, path, mediaType string, body []byte) (*http.Response, []byte) {
 	t.Helper()
 	u := path
 	if !strings.HasPrefix(path, "http") {
@@ -162,7 +173,13 @@ func (h *fakeHub) do(t *testing.T, method, path, mediaType string, body []byte) 
 	return resp, data
 }
 
-func (h *fakeHub) pushBlob(t *testing.T, repo, mediaType string, data []byte) ocispec.Descriptor {
+func (h *hub) manifest(t *testing.T, repo, ref string) []byte {
+	t.Helper()
+	_, body := h.do(t, "GET", "/v2/"+repo+"/manifests/"+ref, "", nil)
+	return body
+}
+
+func (h *hub) pushBlob(t *testing.T, repo, mediaType string, data []byte) ocispec.Descriptor {
 	t.Helper()
 	d := digest.FromBytes(data)
 	resp, _ := h.do(t, "POST", "/v2/"+repo+"/blobs/uploads/", "", nil)
@@ -215,7 +232,7 @@ func layer(t *testing.T, files ...file) (blob []byte, diffID digest.Digest) {
 }
 
 // pushImage makes an image of one layer and pushes it as repo:tag.
-func (h *fakeHub) pushImage(t *testing.T, repo, tag string, files ...file) digest.Digest {
+func (h *hub) pushImage(t *testing.T, repo, tag string, files ...file) digest.Digest {
 	t.Helper()
 	blob, diffID := layer(t, files...)
 	config, err := json.Marshal(ocispec.Image{
@@ -241,7 +258,7 @@ func (h *fakeHub) pushImage(t *testing.T, repo, tag string, files ...file) diges
 }
 
 // pushBase pushes the image with the shell.
-func (h *fakeHub) pushBase(t *testing.T, repo, tag string, more ...file) digest.Digest {
+func (h *hub) pushBase(t *testing.T, repo, tag string, more ...file) digest.Digest {
 	t.Helper()
 	return h.pushImage(t, repo, tag, append([]file{
 		{"bin/", 0o755, nil}, {"bin/sh", 0o755, shell}, {"tmp/", 0o777, nil}, {"etc/", 0o755, nil},
@@ -251,7 +268,7 @@ func (h *fakeHub) pushBase(t *testing.T, repo, tag string, more ...file) digest.
 
 // layerText unpacks every layer of a pushed image and gives all file names and
 // contents as one text.
-func (h *fakeHub) layerText(t *testing.T, repo string, manifest []byte) string {
+func (h *hub) layerText(t *testing.T, repo string, manifest []byte) string {
 	t.Helper()
 	var m ocispec.Manifest
 	if err := json.Unmarshal(manifest, &m); err != nil {
@@ -311,11 +328,11 @@ func (r *recorder) text(ty event.Type) string {
 }
 
 // open opens an engine over root with hub as the embedded registry.
-func open(t *testing.T, root string, hub *fakeHub) *Embedded {
+func open(t *testing.T, root string, h *hub) *Embedded {
 	t.Helper()
 	o := Options{Root: root, DockerConfig: t.TempDir()}
-	if hub != nil {
-		o.Registry = func() (string, error) { return hub.addr, nil }
+	if h != nil {
+		o.Registry = func() (string, error) { return h.addr, nil }
 	}
 	e, err := Open(t.Context(), o)
 	if err != nil {
@@ -363,22 +380,22 @@ func mustBuild(t *testing.T, e build.Engine, j build.Job) (build.Result, *record
 }
 
 func TestRunStepIsBuiltAndPushedByDigest(t *testing.T) {
-	hub := newHub(t)
-	hub.pushBase(t, "base", "latest")
-	e := open(t, t.TempDir(), hub)
+	h := newHub(t)
+	h.pushBase(t, "base", "latest")
+	e := open(t, t.TempDir(), h)
 	j := job(t, "FROM strata.internal/base\nARG WHO\nRUN echo hello $WHO | cat; echo built-by-$WHO > /made\nCOPY a.txt /app/\nCMD [\"/bin/sh\"]\n",
 		map[string]string{"a.txt": "the file"})
 	j.Args = map[string]string{"WHO": "strata"}
 	r, rec := mustBuild(t, e, j)
 
-	_, body := hub.do(t, "GET", "/v2/out/app/manifests/"+r.Manifest.Digest.String(), "", nil)
+	body := h.manifest(t, "out/app", r.Manifest.Digest.String())
 	if !bytes.Equal(body, r.Body) {
 		t.Errorf("pushed manifest:\n%s\nresult:\n%s", body, r.Body)
 	}
 	if !strings.Contains(string(r.Config), `"/bin/sh"`) {
 		t.Errorf("config: %s", r.Config)
 	}
-	text := hub.layerText(t, "out/app", r.Body)
+	text := h.layerText(t, "out/app", r.Body)
 	for _, want := range []string{"built-by-strata", "app/a.txt 0\nthe file"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("image lacks %q:\n%s", want, text)
@@ -404,3 +421,6 @@ func TestRunStepIsBuiltAndPushedByDigest(t *testing.T) {
 	}
 }
 
+func createFile(path string) func() (io.WriteCloser, error) {
+	return func() (io.WriteCloser, error) { return os.Create(path) }
+}

@@ -51,7 +51,7 @@ type textFS map[string][]byte
 // belongs to it, if there is one beside the original.
 func dockerfileFS(j build.Job) (fsutil.FS, error) {
 	name := path.Base(dockerfileName(j))
-	text := textFS{name: j.Dockerfile}
+	text := textFS{name: withoutStages(j.Dockerfile, j.Contexts)}
 	if j.Name == "" {
 		return text, nil
 	}

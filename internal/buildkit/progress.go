@@ -82,7 +82,7 @@ func (p *progress) step(d digest.Digest) *step {
 func (p *progress) vertex(v *client.Vertex) {
 	s := p.step(v.Digest)
 	s.name = v.Name
-	s.cached = v.Cached
+	s.cached = s.cached || v.Cached // a vertex from a cache may be looked at again
 	if v.Started != nil && !s.running && v.Started.After(s.started) {
 		s.running, s.started = true, *v.Started
 		p.sink.Emit(event.Event{Type: event.StepStarted, Time: *v.Started, Unit: p.unit, Step: s.name, StepID: s.id})

@@ -121,7 +121,13 @@ func (c *command) run(ctx context.Context, gw gateway.Client) (*gateway.Result, 
 		return nil, err
 	}
 	err = c.start(ctx, ctr, config)
-	return gateway.NewResult(), errors.Join(err, ctr.Release(context.WithoutCancel(ctx)))
+	// Release says once more how the command ended.
+	released := ctr.Release(context.WithoutCancel(ctx))
+	var exit *gatewayapi.ExitError
+	if errors.As(released, &exit) {
+		released = nil
+	}
+	return gateway.NewResult(), errors.Join(err, released)
 }
 
 func resolveConfig(ctx context.Context, gw gateway.Client, image string, p ocispec.Platform) (ocispec.ImageConfig, error) {
