@@ -48,6 +48,14 @@ func (d *decoder) text(n *yaml.Node) string {
 	return n.Value
 }
 
+// word gives a text that was meant as one, "" for anything else.
+func (d *decoder) word(n *yaml.Node) string {
+	if n = deref(n); n == nil || n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" {
+		return ""
+	}
+	return n.Value
+}
+
 // at gives the text under a key.
 func (d *decoder) at(n *yaml.Node, key string) string { return d.text(d.get(n, key)) }
 
@@ -65,6 +73,11 @@ func (d *decoder) texts(n *yaml.Node) []string {
 		out = append(out, d.text(item))
 	}
 	return out
+}
+
+// platforms gives the known ones of a list of platforms.
+func (d *decoder) platforms(n *yaml.Node) []string {
+	return slices.DeleteFunc(d.texts(n), func(p string) bool { return !slices.Contains(Platforms, p) })
 }
 
 // strings gives a mapping of texts, checking their templates; nil for nothing.
@@ -116,7 +129,7 @@ func (d *decoder) duration(n *yaml.Node) time.Duration {
 func (d *decoder) project(n *yaml.Node) *Project {
 	p := &Project{
 		Image: d.at(n, "image"), Version: d.at(n, "version"),
-		Platforms: d.texts(d.get(n, "platforms")),
+		Platforms: d.platforms(d.get(n, "platforms")),
 		Args:      d.strings(d.get(n, "args"), valueVars), Labels: d.strings(d.get(n, "labels"), valueVars),
 		Tags: d.tags(d.get(n, "tags")), Protect: d.texts(d.get(n, "protect")), Channels: d.texts(d.get(n, "channels")),
 		Keep: d.keep(d.get(n, "keep")), Cache: d.cache(d.get(n, "cache")), Engines: d.engines(d.get(n, "engine")),
@@ -130,7 +143,7 @@ func (d *decoder) project(n *yaml.Node) *Project {
 	})
 	d.each(d.get(n, "variants"), func(k, v *yaml.Node) {
 		p.Variants = append(p.Variants, Variant{
-			Name: k.Value, Platforms: d.texts(d.get(v, "platforms")), Args: d.strings(d.get(v, "args"), valueVars),
+			Name: k.Value, Platforms: d.platforms(d.get(v, "platforms")), Args: d.strings(d.get(v, "args"), valueVars),
 			Labels: d.strings(d.get(v, "labels"), valueVars), Tags: d.tags(d.get(v, "tags")), Pos: d.pos(k),
 		})
 	})
@@ -167,7 +180,7 @@ func (d *decoder) inherit(p *Project, n *yaml.Node) {
 func (d *decoder) layer(k, n *yaml.Node) Layer {
 	l := Layer{
 		Name: k.Value, Pos: d.pos(k),
-		Image: d.at(n, "image"), Parent: d.at(n, "parent"), Stage: d.at(n, "stage"),
+		Image: d.at(n, "image"), Parent: d.word(d.get(n, "parent")), Stage: d.at(n, "stage"),
 		Dockerfile: d.choice(d.get(n, "dockerfile"), pathVars), Context: d.choice(d.get(n, "context"), pathVars),
 		Target: d.choice(d.get(n, "target"), pathVars), Only: d.texts(d.get(n, "only")), Settings: d.settings(n),
 		SSH: d.texts(d.get(n, "ssh")), Refresh: d.refresh(d.get(n, "refresh")), Stale: d.at(n, "stale"),
@@ -336,7 +349,7 @@ func (d *decoder) engines(n *yaml.Node) []Endpoint {
 	for _, item := range m.Content {
 		e := Endpoint{URL: d.text(item)}
 		if deref(item).Kind == yaml.MappingNode {
-			e = Endpoint{URL: d.at(item, "endpoint"), Platforms: d.texts(d.get(item, "platforms"))}
+			e = Endpoint{URL: d.at(item, "endpoint"), Platforms: d.platforms(d.get(item, "platforms"))}
 		}
 		out = append(out, e)
 	}

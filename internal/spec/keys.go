@@ -36,7 +36,7 @@ var (
 	tagText      = &shape{kind: text, noun: "tag", format: tagFormat}
 	networkText  = &shape{kind: text, noun: "network", enum: []string{"default", "none", "host"}}
 
-	platformList = &shape{kind: list, noun: "platforms", of: platformText, min: 1}
+	platformList = &shape{kind: list, noun: "platforms", of: platformText, min: 1, unique: true}
 	argMap       = &shape{kind: mapping, noun: "names to values", key: argText, of: &shape{kind: scalar, noun: "text, number or boolean"}}
 	labelMap     = &shape{kind: mapping, noun: "labels to values", of: &shape{kind: scalar, noun: "text, number or boolean"}}
 	tagList      = oneOrMore(tagText, "tags")
@@ -190,7 +190,7 @@ var projectShape = &shape{kind: object, fields: []field{
 	{name: "labels", shape: labelMap, doc: "Labels of all images."},
 	{name: "tags", shape: tagsShape, doc: "Templates of the tags. Variables: `{variant}` `{layer}` `{platform}` `{os}` `{arch}` `{version}` `{branch}` `{sha}`; a variable without a value takes one dash beside it along, and a tag whose version, branch or sha is not known is left out."},
 	{name: "protect", shape: &shape{kind: list, noun: "patterns", of: &shape{kind: text, noun: "pattern"}}, doc: "Tags that are never moved without `--force`, as patterns with `*`."},
-	{name: "channels", shape: &shape{kind: list, noun: "names", of: nameText, min: 1}, doc: "Names that a release is promoted through, in order, such as `[dev, staging, stable]`."},
+	{name: "channels", shape: &shape{kind: list, noun: "names", of: nameText, min: 1, unique: true}, doc: "Names that a release is promoted through, in order, such as `[dev, staging, stable]`."},
 	{name: "keep", shape: keepShape, doc: "What `strata prune` keeps besides what is tagged."},
 	{name: "cache", shape: cacheShape, def: "`none`", doc: "BuildKit's instruction cache, for what happens inside of a unit. Units are reused without it."},
 	{name: "engine", shape: engineShape, def: "`$BUILDKIT_HOST`, otherwise `embedded`", doc: "The BuildKit that builds; several make a pool."},

@@ -121,17 +121,13 @@ func parseDuration(s string) (time.Duration, error) {
 	return sum, nil
 }
 
-// formatDuration is the inverse of parseDuration: "1w2d".
+// formatDuration gives a duration in the largest unit that has no remainder:
+// "2d", "36h", "90s". parseDuration reads it back.
 func formatDuration(d time.Duration) string {
-	var b strings.Builder
 	for _, u := range durationUnits {
-		if n := d / u.length; n > 0 {
-			fmt.Fprintf(&b, "%d%c", n, u.letter)
-			d -= n * u.length
+		if d >= u.length && d%u.length == 0 {
+			return fmt.Sprintf("%d%c", d/u.length, u.letter)
 		}
 	}
-	if b.Len() == 0 {
-		return "0s"
-	}
-	return b.String()
+	return "0s"
 }

@@ -24,6 +24,7 @@ type shape struct {
 	enum   []string // of a text
 	format *format  // of a text
 	min    int      // of a list or mapping: least number of entries
+	unique bool     // of a list of texts: none stands in it twice
 	empty  bool     // of an object: nothing at all (null) is the empty object
 }
 
@@ -120,7 +121,7 @@ func (c *checker) check(n *yaml.Node, s *shape, at string) {
 func (c *checker) wrong(n *yaml.Node, s *shape, at string) {
 	hint := ""
 	isText := s.kind == text || s.kind == union && slices.ContainsFunc(s.any, func(a *shape) bool { return a.kind == text })
-	if isText && n.Kind == yaml.ScalarNode && n.ShortTag() != "!!null" && n.ShortTag() != "!!str" {
+	if isText && n.Kind == yaml.ScalarNode && (n.ShortTag() == "!!int" || n.ShortTag() == "!!float") {
 		hint = fmt.Sprintf("put it in quotes: %q", n.Value)
 	}
 	c.list.Errorf(c.pos(n), hint, "%s must be %s, not %s", at, s.words(), kindOf(n))
@@ -130,13 +131,16 @@ func (c *checker) wrong(n *yaml.Node, s *shape, at string) {
 func (s *shape) words() string {
 	switch s.kind {
 	case object:
+		if len(s.fields) > 6 {
+			return "a mapping"
+		}
 		return "a mapping with " + joinOr(s.names(), "and")
 	case mapping:
 		return "a mapping of " + s.noun
 	case list:
 		return "a list of " + s.noun
 	case integer:
-		return "a whole number"
+		return "a whole number from 0 to 999999999"
 	case boolean:
 		return "true or false"
 	case union:
@@ -149,7 +153,15 @@ func (s *shape) words() string {
 	if len(s.enum) > 0 && len(s.enum) <= 4 {
 		return joinOr(s.enum, "or")
 	}
-	return "a " + s.noun
+	return article(s.noun)
+}
+
+// article puts "a" or "an" before a noun.
+func article(noun string) string {
+	if strings.ContainsAny(noun[:1], "aeiou") {
+		return "an " + noun
+	}
+	return "a " + noun
 }
 
 func (s *shape) names() []string {
@@ -211,7 +223,7 @@ func (c *checker) checkPresence(n *yaml.Node, s *shape, given map[string]*yaml.N
 	groups := map[string][]string{}
 	for _, f := range s.fields {
 		if f.required && given[f.name] == nil {
-			c.list.Errorf(c.pos(n), fmt.Sprintf("add %s: %s", f.name, firstSentence(f.doc)), "%s has no %q", at, f.name)
+			c.list.Errorf(c.pos(n), fmt.Sprintf("add %q: %s", f.name, firstSentence(f.doc)), "%s has no %q", at, f.name)
 		}
 		if f.oneOf != "" {
 			groups[f.oneOf] = append(groups[f.oneOf], f.name)
@@ -259,8 +271,15 @@ func (c *checker) checkList(n *yaml.Node, s *shape, at string) {
 	if len(n.Content) < s.min {
 		c.list.Errorf(c.pos(n), "", "%s is empty: it must be %s", at, s.words())
 	}
+	seen := map[string]bool{}
 	for i, item := range n.Content {
 		c.check(item, s.of, fmt.Sprintf("%s[%d]", at, i))
+		if value := deref(item).Value; s.unique && deref(item).Kind == yaml.ScalarNode {
+			if seen[value] {
+				c.list.Errorf(c.pos(item), "keep one of them", "%s has %q twice", at, value)
+			}
+			seen[value] = true
+		}
 	}
 }
 
@@ -276,6 +295,9 @@ func (c *checker) checkUnion(use *yaml.Node, s *shape, at string) {
 	c.wrong(n, s, at)
 }
 
+// integerRE are the whole numbers that a setting may have.
+var integerRE = regexp.MustCompile(`^(0|[1-9][0-9]{0,8})$`)
+
 // takes reports whether n has the kind of node that s describes.
 func (s *shape) takes(n *yaml.Node) bool {
 	switch s.kind {
@@ -290,11 +312,11 @@ func (s *shape) takes(n *yaml.Node) bool {
 	tag := n.ShortTag()
 	switch s.kind {
 	case text:
-		return tag == "!!str"
+		return tag == "!!str" || tag == "!!timestamp"
 	case scalar:
-		return tag != "!!null"
+		return slices.Contains([]string{"!!str", "!!timestamp", "!!int", "!!float", "!!bool"}, tag)
 	case integer:
-		return tag == "!!int" && !strings.HasPrefix(n.Value, "-")
+		return tag == "!!int" && integerRE.MatchString(n.Value)
 	}
 	return tag == "!!bool"
 }
@@ -349,7 +371,9 @@ func joinOr(in []string, word string) string {
 	return strings.Join(in[:len(in)-1], ", ") + " " + word + " " + in[len(in)-1]
 }
 
+// firstSentence gives the beginning of a doc, fit to stand in a sentence.
 func firstSentence(doc string) string {
+	doc = strings.ToLower(doc[:1]) + doc[1:]
 	if i := strings.Index(doc, ". "); i >= 0 {
 		return doc[:i]
 	}

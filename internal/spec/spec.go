@@ -127,37 +127,37 @@ type Chosen struct {
 // Secret is one secret that RUN --mount=type=secret may read; one of Env and
 // File is set.
 type Secret struct {
-	ID   string `json:"id" yaml:"id"`
-	Env  string `json:"env,omitempty" yaml:"env,omitempty"`
-	File string `json:"file,omitempty" yaml:"file,omitempty"`
+	ID   string `json:"id"`
+	Env  string `json:"env,omitempty"`
+	File string `json:"file,omitempty"`
 }
 
 // Test is a gate: what must pass before a tag moves. One of Run and Stage is
 // set.
 type Test struct {
-	Run     []string      `json:"run,omitempty" yaml:"run,omitempty"`
-	Stage   string        `json:"stage,omitempty" yaml:"stage,omitempty"`
-	Timeout time.Duration `json:"timeout" yaml:"timeout"` // 10 minutes unless given
-	Network string        `json:"network" yaml:"network"` // "default", "none" or "host"
+	Run     []string      `json:"run,omitempty"`
+	Stage   string        `json:"stage,omitempty"`
+	Timeout time.Duration `json:"timeout"` // 10 minutes unless given
+	Network string        `json:"network"` // "default", "none" or "host"
 }
 
 // Keep says what pruning leaves; zero values mean no rule.
 type Keep struct {
-	Age   time.Duration `json:"age,omitempty" yaml:"age,omitempty"`
-	Count int           `json:"count,omitempty" yaml:"count,omitempty"`
+	Age   time.Duration `json:"age,omitempty"`
+	Count int           `json:"count,omitempty"`
 }
 
 // Cache is BuildKit's instruction cache.
 type Cache struct {
-	Type  string            `json:"type" yaml:"type"` // "none", "registry", "gha", "s3" or "local"
-	Mode  string            `json:"mode,omitempty" yaml:"mode,omitempty"`
-	Attrs map[string]string `json:"attrs,omitempty" yaml:"attrs,omitempty"`
+	Type  string            `json:"type"` // "none", "registry", "gha", "s3" or "local"
+	Mode  string            `json:"mode,omitempty"`
+	Attrs map[string]string `json:"attrs,omitempty"`
 }
 
 // Endpoint is one BuildKit.
 type Endpoint struct {
-	URL       string   `json:"endpoint" yaml:"endpoint"` // "embedded" or an address
-	Platforms []string `json:"platforms,omitempty" yaml:"platforms,omitempty"`
+	URL       string   `json:"endpoint"` // "embedded" or an address
+	Platforms []string `json:"platforms,omitempty"`
 }
 
 // Tags are templates of tags. A nil list means the default, an empty one none.

@@ -12,7 +12,7 @@ func suggest(word string, known []string) string {
 	if len(known) == 0 {
 		return ""
 	}
-	best, dist := "", 1+max(2, len(word)/3)
+	best, dist := "", 1+min(max(1, len(word)/2), 4)
 	for _, k := range known {
 		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < dist {
 			best, dist = k, d

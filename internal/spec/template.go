@@ -97,10 +97,11 @@ func (r *resolver) vars(u Unit) map[string]string {
 	}
 }
 
-// clean gives a path without needless parts; an empty one stays empty.
+// clean gives a path without needless parts; an empty one and a URL stay as
+// they are.
 func clean(p string) string {
-	if p == "" {
-		return ""
+	if p == "" || remote(p) != "" {
+		return p
 	}
 	return path.Clean(strings.ReplaceAll(p, `\`, "/"))
 }

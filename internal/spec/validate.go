@@ -26,26 +26,14 @@ func (l *loader) validate(p *Project) {
 	}
 }
 
-// checkVariants reports variants that read like a platform, and platforms that
-// are named twice.
+// checkVariants reports variants that read like a platform.
 func (l *loader) checkVariants(p *Project) {
-	twice := func(pos diag.Pos, platforms []string, where string) {
-		for i, platform := range platforms {
-			if slices.Contains(platforms[:i], platform) {
-				l.list.Errorf(pos, "keep one of them", "platform %q is named twice in %s", platform, where)
-			}
-		}
-	}
 	for _, v := range p.Variants {
 		if machinePart(v.Name) {
 			l.list.Errorf(v.Pos, "selectors name platforms by themselves: \""+v.Name+": PATH\"",
 				"variant %q has the name of a platform", v.Name)
 		}
-		if v.Name != "" {
-			twice(v.Pos, v.Platforms, "variant "+fmt.Sprintf("%q", v.Name))
-		}
 	}
-	twice(diag.Pos{File: p.File, Line: 1, Col: 1}, p.Platforms, "platforms")
 }
 
 // edges gives the layers that each layer names as parents.
@@ -175,7 +163,7 @@ func (r *resolver) checkSelectors() {
 			overrides = append(overrides, Chosen{Selector: o.Selector, Pos: o.Pos})
 		}
 		choices(overrides)
-		for _, s := range l.Only {
+		for _, s := range without(l.Only, "") {
 			r.checkSelector(l.Pos, s)
 		}
 	}
@@ -198,13 +186,13 @@ func (l *loader) checkUnits(p *Project, from map[string]diag.Pos) {
 	}
 	for _, u := range p.units {
 		pos := at(from["dockerfile "+u.ID()], u.Pos)
-		if u.Dockerfile != "" && u.Inline == nil && !l.isFile(u.Dockerfile) {
+		if u.Dockerfile != "" && u.Inline == nil && len(unknownVars(u.Dockerfile, nil)) == 0 && !l.isFile(u.Dockerfile) {
 			once(pos, u.Dockerfile, l.nearFile(u.Dockerfile), "layer %q for %s: no Dockerfile at %q", u.Layer, place(u), u.Dockerfile)
 		}
 		pos = at(from["context "+u.ID()], u.Pos)
 		if hint := remote(u.Context); hint != "" {
 			once(pos, u.Context, hint, "layer %q for %s: the context %q is not a folder of this machine", u.Layer, place(u), u.Context)
-		} else if u.Context != "" && !l.isDir(u.Context) {
+		} else if u.Context != "" && len(unknownVars(u.Context, nil)) == 0 && !l.isDir(u.Context) {
 			once(pos, u.Context, "name a folder relative to the project's", "layer %q for %s: no folder at context %q", u.Layer, place(u), u.Context)
 		}
 		for _, name := range slices.Sorted(maps.Keys(u.Contexts)) {
