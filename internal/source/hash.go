@@ -1,0 +1,152 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// copyBuffer suits small files: larger ones gain nothing measurable.
+const copyBuffer = 64 << 10
+
+// emptyDigest is that of no bytes.
+var emptyDigest = digest.FromBytes(nil)
+
+// digest fills in what the listing does not tell: content digests, link
+// targets, attributes. A bounded number of workers share the entries.
+func (w *walker) digest(ctx context.Context) error {
+	var next atomic.Int64
+	g, inner := errgroup.WithContext(ctx)
+	for range min(w.t.workers, len(w.out)) {
+		g.Go(func() error {
+			h := hasher{w: w, buf: make([]byte, copyBuffer)}
+			for inner.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(w.out) {
+					return nil
+				}
+				if err := h.complete(&w.out[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// hasher is one worker.
+type hasher struct {
+	w   *walker
+	buf []byte
+	key []byte
+}
+
+func (h *hasher) complete(it *item) (err error) {
+	real := join(h.w.matches[it.Index].real, it.Rel)
+	defer func() {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("reading %q: it was removed while the build context was being read: %w", it.Path, err)
+		} else if err != nil {
+			err = fmt.Errorf("reading %q: %w", it.Path, err)
+		}
+	}()
+	switch {
+	case it.Kind == Symlink:
+		it.Mode, it.Size = 0o777, 0
+		it.Link, err = h.w.disk.readlink(real)
+		return err
+	case it.socket:
+		it.Digest = emptyDigest
+		return nil
+	case it.Kind == File:
+		return h.file(it, real)
+	case it.Kind == Dir && (it.Rel != "" || h.w.sel.Bind && real != "."):
+		it.Xattrs, err = h.w.disk.xattrs(real)
+		return err
+	}
+	return nil
+}
+
+// file takes the digest from the cache or hashes the content.
+func (h *hasher) file(it *item, real string) error {
+	t := h.w.t
+	h.key = append(append(append(h.key[:0], t.dir...), '/'), real...)
+	if r, ok := t.recall(h.key, it.stamp, it.Size); ok {
+		it.Digest = digest.NewDigestFromBytes(digest.SHA256, r.sum[:])
+		if r.plain {
+			return nil
+		}
+		var err error
+		it.Xattrs, err = h.w.disk.xattrs(real)
+		return err
+	}
+	began := t.cache.clock()
+	f, before, err := h.w.disk.open(real)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	size, err := io.CopyBuffer(sum, struct{ io.Reader }{f}, h.buf)
+	if err != nil {
+		return err
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if it.Xattrs, err = h.w.disk.xattrs(real); err != nil {
+		return err
+	}
+	it.Size, it.Mode = size, before.mode
+	r := record{stamp: before.stamp, size: size, plain: len(it.Xattrs) == 0}
+	sum.Sum(r.sum[:0])
+	it.Digest = digest.NewDigestFromBytes(digest.SHA256, r.sum[:])
+	if after := nodeOf(fi); after.stamp == before.stamp && after.size == size {
+		t.remember(string(h.key), r, began)
+	}
+	return nil
+}
+
+// memo keeps digests for the life of a Tree that are too young for the
+// StatCache, so that one run hashes a file once and sees one content.
+type memo struct {
+	mu      sync.RWMutex
+	records map[string]record
+}
+
+func newMemo() *memo { return &memo{records: map[string]record{}} }
+
+func (t *Tree) recall(key []byte, s stamp, size int64) (record, bool) {
+	if r, ok := t.cache.lookup(key); ok && r.stamp == s && r.size == size {
+		return r, true
+	}
+	t.fresh.mu.RLock()
+	defer t.fresh.mu.RUnlock()
+	r, ok := t.fresh.records[string(key)]
+	return r, ok && r.stamp == s && r.size == size
+}
+
+func (t *Tree) remember(key string, r record, began int64) {
+	if t.cache.store(key, r, began) {
+		return
+	}
+	t.fresh.mu.Lock()
+	defer t.fresh.mu.Unlock()
+	t.fresh.records[key] = r
+}
