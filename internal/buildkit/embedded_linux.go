@@ -67,9 +67,8 @@ type Embedded struct {
 // another process that uses the same state, until ctx is done, and clears what
 // a killed one left. Only one engine is open in a process at a time.
 func Open(ctx context.Context, o Options) (*Embedded, error) {
-	if os.Geteuid() != 0 {
-		return nil, diag.Hint(errors.New("opening engine: the embedded engine needs root"),
-			"run as root (sudo), or name a BuildKit with --engine or $BUILDKIT_HOST")
+	if err := checkUser(os.Geteuid()); err != nil {
+		return nil, err
 	}
 	o, err := o.withDefaults()
 	if err != nil {
@@ -80,6 +79,15 @@ func Open(ctx context.Context, o Options) (*Embedded, error) {
 		return nil, errors.Join(err, e.rollback())
 	}
 	return e, nil
+}
+
+// checkUser says early what would otherwise fail late: mounts and namespaces.
+func checkUser(euid int) error {
+	if euid == 0 {
+		return nil
+	}
+	return diag.Hint(errors.New("opening engine: the embedded engine needs root"),
+		"run as root (sudo), or name a BuildKit with --engine or $BUILDKIT_HOST")
 }
 
 // start does the steps in the order that they depend on; each step adds how it

@@ -48,7 +48,7 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	logrus.SetOutput(io.Discard) // the registry logs every request
-	if len(runcZstd) == 0 { // without -tags embedrunc, use what the tag would embed
+	if len(runcZstd) == 0 {      // without -tags embedrunc, use what the tag would embed
 		runcZstd, _ = os.ReadFile("runcbin/runc-linux-" + runtime.GOARCH + ".zst")
 	}
 	if root := os.Getenv(childRoot); root != "" {
@@ -81,6 +81,7 @@ func testMain(m *testing.M) int {
 type hub struct {
 	*httptest.Server
 	addr string
+	arch string // of the images that are pushed
 
 	mu       sync.Mutex
 	requests []string // "METHOD PATH?QUERY STATUS"
@@ -100,7 +101,7 @@ func newHub(t *testing.T) *hub {
 	cfg.Log.AccessLog.Disabled = true
 	cfg.HTTP.Secret = "any"
 	app := handlers.NewApp(context.Background(), cfg)
-	h := &hub{}
+	h := &hub{arch: runtime.GOARCH}
 	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sw := &statusWriter{ResponseWriter: w, status: 200}
 		app.ServeHTTP(sw, r)
@@ -236,7 +237,7 @@ func (h *hub) pushImage(t *testing.T, repo, tag string, files ...file) digest.Di
 	t.Helper()
 	blob, diffID := layer(t, files...)
 	config, err := json.Marshal(ocispec.Image{
-		Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
+		Platform: ocispec.Platform{OS: "linux", Architecture: h.arch},
 		Config:   ocispec.ImageConfig{Env: []string{"PATH=/bin", "FROM_BASE=yes"}, Cmd: []string{"/bin/sh", "-c", "echo $FROM_BASE"}},
 		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}},
 	})

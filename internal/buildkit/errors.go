@@ -102,6 +102,9 @@ func withHint(err error, platform string) error {
 	switch {
 	case strings.Contains(text, "exec format error"):
 		return diag.Hint(err, "%s", emulatorHint(platform))
+	case strings.Contains(text, "401 Unauthorized"), strings.Contains(text, "403 Forbidden"),
+		strings.Contains(text, "insufficient_scope"), strings.Contains(text, "no basic auth credentials"):
+		return diag.Hint(err, "log in to the registry: docker login HOST")
 	case strings.Contains(text, "no space left on device"):
 		return diag.Hint(err, "free disk space: strata store prune")
 	}

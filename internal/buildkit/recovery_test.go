@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -167,6 +168,27 @@ func TestSecondProcessWaitsOrGivesUp(t *testing.T) {
 	}
 }
 
+func TestOrdinaryUserIsToldAtOnce(t *testing.T) {
+	err := checkUser(1000)
+	if err == nil || err.Error() != "opening engine: the embedded engine needs root" ||
+		!strings.Contains(diag.HintOf(err), "--engine") {
+		t.Errorf("%v, hint %q", err, diag.HintOf(err))
+	}
+}
+
+func TestMissingRunc(t *testing.T) {
+	saved := runcZstd
+	t.Cleanup(func() { runcZstd = saved })
+	runcZstd = nil
+	t.Setenv("PATH", t.TempDir())
+	_, err := Open(t.Context(), Options{Root: t.TempDir()})
+	if err == nil || !strings.HasPrefix(err.Error(), "finding runc: ") || !strings.Contains(diag.HintOf(err), "embedrunc") {
+		t.Errorf("%v, hint %q", err, diag.HintOf(err))
+	}
+	runcZstd = saved
+	open(t, t.TempDir(), nil) // the failed start gave its turn back
+}
+
 func TestSecondEngineInTheProcessWaits(t *testing.T) {
 	e := open(t, t.TempDir(), nil)
 	_, err := Open(t.Context(), Options{Root: t.TempDir(), NoWait: true})
@@ -203,6 +225,23 @@ func TestKilledEngineIsClearedUp(t *testing.T) {
 		}
 	}
 	mustBuild(t, e, job(t, "FROM strata.internal/base\nRUN echo works > /made\n", nil))
+}
+
+// Builds of one run share the engine; the same step is run once.
+func TestBuildsAtTheSameTime(t *testing.T) {
+	h := newHub(t)
+	h.pushBase(t, "base", "latest")
+	e := open(t, t.TempDir(), h)
+	var wg sync.WaitGroup
+	for i := range 6 {
+		j := job(t, fmt.Sprintf("FROM strata.internal/base\nRUN echo same; sleep 0.2\nRUN echo %d > /n\n", i%3), nil)
+		wg.Go(func() {
+			if _, err := e.Build(t.Context(), j, event.Discard); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestCancelledBuildLeavesNothing(t *testing.T) {
