@@ -9,6 +9,8 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -61,7 +63,9 @@ func With(tb testing.TB, o Options) *Registry {
 	if o.Wrap != nil {
 		h = o.Wrap(h)
 	}
-	server := httptest.NewServer(r.logged(h))
+	server := httptest.NewUnstartedServer(r.logged(h))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.Start()
 	tb.Cleanup(func() {
 		server.Close()
 		e.Close()
@@ -115,9 +119,9 @@ func (r *Registry) logged(next http.Handler) http.Handler {
 func (r *Registry) TakeLog() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	log := r.log
+	taken := r.log
 	r.log = nil
-	return log
+	return taken
 }
 
 // Image is a small image to push: files by path, directories with a slash at
