@@ -22,7 +22,7 @@ type disk struct {
 type node struct {
 	name   string
 	kind   Kind
-	socket bool
+	hollow bool // a file whose content BuildKit's transfer does not send: sockets
 	mode   uint32
 	size   int64
 	stamp  stamp
@@ -125,7 +125,7 @@ func nodeOf(fi fs.FileInfo) node {
 	case m&fs.ModeDevice != 0:
 		n.kind = BlockDevice
 	case m&fs.ModeSocket != 0:
-		n.socket = true
+		n.hollow = true
 	default:
 		n.size = fi.Size()
 	}

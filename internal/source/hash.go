@@ -70,7 +70,7 @@ func (h *hasher) complete(it *item) (err error) {
 		it.Mode, it.Size = 0o777, 0
 		it.Link, err = h.w.disk.readlink(real)
 		return err
-	case it.socket:
+	case it.hollow:
 		it.Digest = emptyDigest
 		return nil
 	case it.Kind == File:

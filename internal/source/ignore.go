@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -183,6 +184,17 @@ func (r *rules) chain(p string) (patternmatcher.MatchInfo, bool) {
 	return info, ok
 }
 
+// hollow says whether a file that is let in arrives empty: BuildKit asks once
+// for a file's name and once for its content, and where a pattern after an
+// exception matches a folder above, the two answers differ.
+func (r *rules) hollow(p string) bool {
+	if r == nil || !r.m.Exclusions() {
+		return false
+	}
+	ignored, err := r.m.MatchesOrParentMatches(p)
+	return err == nil && ignored
+}
+
 // reopens says whether something below dir can be let in although dir itself
 // is not. A pattern whose fixed part leads elsewhere can't match there.
 func (r *rules) reopens(dir string) bool {
@@ -210,10 +222,10 @@ func cleanPath(p string) string {
 // join joins two clean relative paths.
 func join(dir, name string) string {
 	switch {
+	case name == "." || name == "":
+		return cmp.Or(dir, ".")
 	case dir == "." || dir == "":
 		return name
-	case name == "." || name == "":
-		return dir
 	}
 	return dir + "/" + name
 }

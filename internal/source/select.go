@@ -70,7 +70,7 @@ type match struct {
 type item struct {
 	Entry
 	stamp  stamp
-	socket bool
+	hollow bool
 }
 
 // Select gives what an instruction takes: every file, folder and link, sorted

@@ -107,7 +107,7 @@ func (t *Tree) Open(path string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %q: %w", path, err)
 	}
-	if n.socket {
+	if n.hollow {
 		return io.NopCloser(bytes.NewReader(nil)), nil
 	}
 	f, _, err := d.open(real)

@@ -58,6 +58,9 @@ func (w *walker) list(ctx context.Context, real string, above state) ([]child, e
 		if out && (n.kind != Dir || !w.ignore.reopens(at)) {
 			continue
 		}
+		if n.kind == File && w.ignore.hollow(at) {
+			n.hollow, n.size = true, 0
+		}
 		kids = append(kids, child{node: n, below: state{ignore: info}, doubtful: out})
 	}
 	return kids, nil
@@ -143,7 +146,7 @@ func (w *walker) emit(m *match, rel string, n *node, implied bool) {
 			Index: m.index, Implied: implied,
 		},
 		stamp:  n.stamp,
-		socket: n.socket,
+		hollow: n.hollow,
 	})
 }
 
@@ -212,6 +215,9 @@ func (w *walker) resolve(ctx context.Context, p string) (real string, n node, er
 			return "", node{}, &goneError{path: real, link: link}
 		}
 	}
+	if n.kind == File && w.ignore.hollow(real) {
+		n.hollow, n.size = true, 0
+	}
 	return real, n, nil
 }
 
@@ -239,7 +245,7 @@ func (w *walker) markHardlinks() {
 	var first map[fileID]string
 	for i := range w.out {
 		it := &w.out[i]
-		if it.Kind != File || it.socket || it.stamp.links < 2 || it.Rel == "" {
+		if it.Kind != File || it.hollow || it.stamp.links < 2 || it.Rel == "" {
 			continue
 		}
 		if first == nil {
