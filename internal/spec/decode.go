@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/strata-build/strata/internal/diag"
 )
 
 // decoder turns nodes into values. The nodes were compared with their shapes
@@ -276,16 +278,20 @@ func (d *decoder) refresh(n *yaml.Node) *Refresh {
 	if n == nil {
 		return nil
 	}
-	every, at := d.text(n), d.get(n, "at")
-	if every == "" {
-		every = d.at(n, "every")
+	from, at := n, d.get(n, "at")
+	if deref(n).Kind == yaml.MappingNode {
+		from = d.get(n, "every")
 	}
+	every := d.text(from)
 	if !everyFormat.re.MatchString(every) || at != nil && !atFormat.re.MatchString(d.text(at)) {
 		return nil
 	}
 	r, err := parseRefresh(every, d.text(at))
 	if err != nil {
-		d.list.Errorf(d.pos(at), "write "+atFormat.words, "at: %s", err)
+		if at != nil {
+			from = at
+		}
+		d.list.Errorf(d.pos(deref(from)), diag.HintOf(err), "refresh: %s", err)
 		return nil
 	}
 	return &r

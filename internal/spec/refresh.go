@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/strata-build/strata/internal/diag"
 )
 
 // Refresh says how long an image of a layer may stand: until the current time
@@ -77,7 +79,7 @@ func parseRefresh(every, at string) (Refresh, error) {
 	case r.Every == EveryMonth && !isWeekday:
 		r.Day, _ = strconv.Atoi(day)
 	default:
-		return r, fmt.Errorf("%q does not go with every: %s", at, every)
+		return r, diag.Hint(fmt.Errorf("at %q does not go with every: %s", at, every), "write %s", atFormat.words)
 	}
 	if clock != "" {
 		r.Hour, _ = strconv.Atoi(clock[:2])

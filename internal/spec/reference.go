@@ -1,0 +1,175 @@
+package spec
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Reference gives docs/config.md: every key of strata.yaml with its meaning and
+// default, made from the shapes that the loader checks a file against.
+func Reference() []byte {
+	r := &reference{seen: map[*shape]string{}}
+	r.out.WriteString(referenceHead)
+	r.plan("", projectShape)
+	for len(r.todo) > 0 {
+		s := r.todo[0]
+		r.todo = r.todo[1:]
+		r.section(s)
+	}
+	r.out.WriteString(referenceTail)
+	return []byte(r.out.String())
+}
+
+// reference writes one section for every object in the tree of shapes, the
+// ones near the root first.
+type reference struct {
+	out  strings.Builder
+	seen map[*shape]string // path of the section that describes a shape
+	todo []*shape
+}
+
+// plan puts the objects that a value holds on the list of sections.
+func (r *reference) plan(at string, s *shape) {
+	switch s.kind {
+	case object:
+		if _, ok := r.seen[s]; !ok {
+			r.seen[s] = at
+			r.todo = append(r.todo, s)
+		}
+	case mapping:
+		r.plan(at+".NAME", s.of)
+	case list:
+		r.plan(at+"[]", s.of)
+	case union:
+		for _, a := range s.any {
+			r.plan(at, a)
+		}
+	}
+}
+
+func (r *reference) section(s *shape) {
+	at, title := r.seen[s], "The project"
+	if at != "" {
+		title = "`" + at + "`"
+	}
+	for _, f := range s.fields {
+		r.plan(strings.TrimPrefix(at+"."+f.name, "."), f.shape)
+	}
+	fmt.Fprintf(&r.out, "\n## %s\n\n| key | value | default | |\n|---|---|---|---|\n", title)
+	for _, f := range s.fields {
+		def := f.def
+		if f.required {
+			def = "required"
+		}
+		fmt.Fprintf(&r.out, "| `%s` | %s | %s | %s |\n", f.name, cell(r.value(f.shape)), cell(def), cell(f.doc))
+	}
+}
+
+// value says what a shape takes.
+func (r *reference) value(s *shape) string {
+	switch s.kind {
+	case object:
+		return "a mapping, see `" + r.seen[s] + "`"
+	case mapping:
+		return "a mapping of " + s.noun + r.further(s.of)
+	case list:
+		return "a list of " + s.noun + r.further(s.of)
+	case union:
+		var out []string
+		for _, a := range s.any {
+			if v := r.value(a); !slices.Contains(out, v) {
+				out = append(out, v)
+			}
+		}
+		return joinOr(out, "or")
+	}
+	if len(s.enum) > 0 {
+		var out []string
+		for _, e := range s.enum {
+			out = append(out, "`"+e+"`")
+		}
+		return joinOr(out, "or")
+	}
+	return s.words()
+}
+
+// further points to the section of the objects that a mapping or list holds.
+func (r *reference) further(s *shape) string {
+	if s.kind != object {
+		return ""
+	}
+	return ", see `" + r.seen[s] + "`"
+}
+
+// cell makes text fit for a table.
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
+
+const referenceHead = `# strata.yaml
+
+<!-- Generated from internal/spec: go test ./internal/spec -update -->
+
+A project is described by ` + "`strata.yaml`" + ` in its folder. Editors complete and check it with
+[strata.schema.json](strata.schema.json): put this line first.
+
+` + "```yaml" + `
+# yaml-language-server: $schema=./strata.schema.json
+image: ghcr.io/user/app
+platforms: [linux/amd64, linux/arm64]
+variants:
+  cpu: {}
+  cuda: {platforms: [linux/amd64]}
+layers:
+  base:
+    dockerfile:
+      cpu/arm64: docker/arm64/Dockerfile.base
+      "*": docker/{variant}/Dockerfile.base
+    refresh: {every: week, at: "Mon 06:00"}
+  ml:
+    parent: base
+    dockerfile: docker/{variant}/Dockerfile.ml
+  app:
+    parent: ml
+    dockerfile: docker/app/Dockerfile
+    test: [python, -c, "import src.server"]
+` + "```" + `
+
+What stands in a Dockerfile is not repeated here: the inputs of a layer come from its Dockerfile. ` + "`strata config`" + ` shows
+what a file comes to. Unknown keys, values that fit nothing and files that are not there are errors, all told at once with
+line and column. Anchors and aliases are read, merge keys (` + "`<<`" + `) are not.
+
+Without a strata.yaml, Strata reads ` + "`docker-bake.hcl`, `docker-bake.json` or `Dockerfile`" + `, in this order.
+`
+
+const referenceTail = `
+## Selectors
+
+A selector names some of the project's variants and platforms: ` + "`\"*\"`" + ` (all), ` + "`cuda`" + ` (a variant), ` + "`arm64`, `linux/arm64`" + ` (a
+platform), ` + "`cpu/arm64`, `cpu/linux/arm/v7`" + ` (both), ` + "`\"*/arm64\"`" + ` (the same as ` + "`arm64`" + `). Where several match, the one that names the
+variant wins over one that does not, then the one that names more of the platform. A selector that matches nothing is an
+error, as is a unit that none matches.
+
+## Variables
+
+| where | variables |
+|---|---|
+| ` + "`dockerfile`, `context`, `contexts`, `target`" + ` | ` + "`{variant}` `{layer}` `{platform}` `{os}` `{arch}`" + ` |
+| ` + "`args`, `labels`" + ` | these and ` + "`{version}`" + ` |
+| ` + "`tags`" + ` | these and ` + "`{branch}` `{sha}`" + ` |
+
+` + "`{arch}` is `amd64`, `arm64`, `armv7`" + `. Braces around anything but a lower-case word, and ` + "`${word}`" + `, are left alone. In tags,
+what a tag must not have becomes a dash (` + "`feature/x` is `feature-x`" + `).
+
+## Default tags
+
+| image | tags |
+|---|---|
+| a layer that others stand on | ` + "`cpu-base-amd64-VERSION`, `cpu-base-amd64-latest`" + ` |
+| the same, in a variant with one platform | ` + "`cuda-base-VERSION`, `cuda-base-latest`" + ` |
+| a layer that none stands on | ` + "`latest-cpu-amd64`, `VERSION-cpu-amd64`" + `; index ` + "`latest-cpu`, `VERSION-cpu`" + ` |
+| the same, in a variant with one platform | ` + "`cuda-amd64`, `VERSION-cuda-amd64`, `cuda-latest`" + ` |
+| the same, in a project without variants | ` + "`latest`, `VERSION`" + ` |
+
+Where several such layers share an image, their names stand in the tags (` + "`latest-dev`" + `), but for the last stage of the
+Dockerfile, which is what ` + "`docker build`" + ` makes.
+`
