@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -119,6 +121,12 @@ func (e *Error) withHint() error {
 			hint = fmt.Sprintf("try again in %s, or log in for a higher limit: docker login %s", e.RetryAfter.Round(time.Second), e.Host)
 		}
 	case Unavailable:
+		switch {
+		case errors.Is(e.Err, syscall.ENOSPC):
+			return diag.Hint(e, "make room on the disk, for example: strata store prune")
+		case e.Host == EmbeddedHost:
+			return diag.Hint(e, "check the folder of the embedded registry: strata doctor")
+		}
 		hint = "the registry has a problem of its own; try again later, or build without it: --offline"
 	case Unreachable:
 		switch {
@@ -168,13 +176,17 @@ func responseError(op string, ref Ref, resp *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	var list struct {
 		Errors []struct {
-			Code    string `json:"code"`
-			Message string `json:"message"`
+			Code    string          `json:"code"`
+			Message string          `json:"message"`
+			Detail  json.RawMessage `json:"detail"`
 		} `json:"errors"`
 	}
 	if json.Unmarshal(body, &list) == nil && len(list.Errors) > 0 {
 		e.Code = list.Errors[0].Code
 		e.Message = plain(list.Errors[0].Message)
+		if ref.Host == EmbeddedHost && resp.StatusCode >= 500 {
+			e.fromDisk(list.Errors[0].Detail)
+		}
 	}
 	e.RetryAfter = retryAfter(resp)
 	e.Kind = kindOf(resp.StatusCode)
@@ -188,6 +200,27 @@ func responseError(op string, ref Ref, resp *http.Response) error {
 		e.Message = strings.ToLower(http.StatusText(resp.StatusCode))
 	}
 	return e.withHint()
+}
+
+// errnoInDetail finds a system error in what distribution tells of a failure
+// of its storage: a JSON form of *fs.PathError, or its text.
+var errnoInDetail = regexp.MustCompile(`"Err":(\d+)`)
+
+// fromDisk says what is wrong with the embedded registry's folder in the
+// system's own words, and makes errors.Is(err, syscall.ENOSPC) work.
+func (e *Error) fromDisk(detail []byte) {
+	if m := errnoInDetail.FindSubmatch(detail); m != nil {
+		n, _ := strconv.Atoi(string(m[1]))
+		e.Err = syscall.Errno(n)
+	}
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EACCES, syscall.EIO} {
+		if bytes.Contains(detail, []byte(errno.Error())) {
+			e.Err = errno
+		}
+	}
+	if e.Err != nil {
+		e.Message = e.Err.Error()
+	}
 }
 
 // reallyMissing says whether a 404 comes from a registry that does not hold

@@ -11,9 +11,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -504,5 +507,42 @@ func TestRedirectsKeepSecrets(t *testing.T) {
 	}
 	if leaked.Load() {
 		t.Error("the password went to another host")
+	}
+}
+
+// A full disk is told as such, at once, whichever request meets it. The small
+// disk is mounted by another run of this test, in a mount namespace of its own.
+func TestDiskFull(t *testing.T) {
+	dir := os.Getenv("REGISTRY_TEST_SMALL_DISK")
+	if dir == "" {
+		again := exec.Command(os.Args[0], "-test.run=^TestDiskFull$", "-test.v")
+		again.Env = append(os.Environ(), "REGISTRY_TEST_SMALL_DISK="+t.TempDir())
+		again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		if uid := os.Getuid(); uid != 0 {
+			again.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+			again.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
+			again.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+		}
+		if out, err := again.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
+		t.Fatalf("mounting a small tmpfs: %v", err)
+	}
+	r := registrytest.With(t, registrytest.Options{Dir: dir, Client: registry.Options{RetryWait: time.Second}})
+	start := time.Now()
+	for _, size := range []int{5 << 20, 3 << 20} {
+		_, err := r.Client.PushStream(ctx, r.Inside("app"), "x/y", bytes.NewReader(make([]byte, size)))
+		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "no space left on device") {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		if hint := diag.HintOf(err); hint != "make room on the disk, for example: strata store prune" {
+			t.Errorf("hint %q", hint)
+		}
+	}
+	if time.Since(start) > time.Second {
+		t.Error("it was tried again")
 	}
 }

@@ -137,7 +137,8 @@ type retryPolicy struct {
 // time is: not at all.
 func (p *retryPolicy) Retry(attempt int, resp *http.Response, err error) (time.Duration, error) {
 	ctx := p.req.Context()
-	if attempt >= p.options.Retries || ctx.Err() != nil || ctx.Value(onceKey{}) != nil || !passing(resp, err) {
+	if attempt >= p.options.Retries || ctx.Err() != nil || ctx.Value(onceKey{}) != nil ||
+		p.req.URL.Host == EmbeddedHost || !passing(resp, err) {
 		return -1, nil
 	}
 	wait := backoff(p.options.RetryWait, attempt)

@@ -36,11 +36,8 @@ func (c *Client) MountOrPush(ctx context.Context, from, to Ref, d ocispec.Descri
 	if from.Host == to.Host {
 		mount = from.Repo
 	}
-	return c.again(ctx, func() error {
-		u, err := c.startUpload(ctx, to, mount, d.Digest)
-		if err != nil || u == nil {
-			return err
-		}
+	start := func() (*upload, error) { return c.startUpload(ctx, to, mount, d.Digest) }
+	return c.again(ctx, start, func(u *upload) error {
 		content, err := open()
 		if err != nil {
 			u.cancel(ctx)
@@ -51,12 +48,17 @@ func (c *Client) MountOrPush(ctx context.Context, from, to Ref, d ocispec.Descri
 	})
 }
 
-// again repeats an upload as a whole as long as its failure may pass.
-func (c *Client) again(ctx context.Context, upload func() error) error {
+// again runs an upload, and repeats it from its start as long as its failure
+// may pass. A start that gives no upload means that none is needed.
+func (c *Client) again(ctx context.Context, start func() (*upload, error), send func(*upload) error) error {
 	for attempt := 0; ; attempt++ {
-		err := upload()
+		u, err := start()
+		if err != nil || u == nil {
+			return err // the transport has repeated the request already
+		}
+		err = send(u)
 		var e *Error
-		if !errors.As(err, &e) || attempt >= c.options.Retries ||
+		if !errors.As(err, &e) || attempt >= c.options.Retries || e.Host == EmbeddedHost ||
 			e.Kind != Unavailable && e.Kind != RateLimited {
 			return err
 		}
@@ -96,16 +98,16 @@ func (c *Client) PushStream(ctx context.Context, ref Ref, mediaType string, r io
 		return c.pushLarge(ctx, s.u, d, io.MultiReader(&head, r))
 	}
 	d.Digest, d.Size = digest.FromBytes(head.Bytes()), int64(head.Len())
-	u := s.u
-	return d, c.again(ctx, func() (err error) {
-		if u == nil {
-			if u, err = c.startUpload(ctx, ref, "", ""); err != nil {
-				return err
-			}
+	first := s.u
+	restart := func() (*upload, error) {
+		if u := first; u != nil {
+			first = nil
+			return u, nil
 		}
-		now := u
-		u = nil
-		return now.finish(ctx, d.Digest, bytes.NewReader(head.Bytes()), d.Size, nil)
+		return c.startUpload(ctx, ref, "", "")
+	}
+	return d, c.again(ctx, restart, func(u *upload) error {
+		return u.finish(ctx, d.Digest, bytes.NewReader(head.Bytes()), d.Size, nil)
 	})
 }
 
