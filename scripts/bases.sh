@@ -136,7 +136,7 @@ bootstrap() {
 	case "$main $security" in *https:*) set -- --include=ca-certificates "$@" ;; esac
 	say "bootstrapping ${tar##*/}"
 	if ! as_root env SOURCE_DATE_EPOCH="$monday" mmdebstrap --mode=root --variant=apt --architectures="$arch" \
-		--skip=output/dev --format=tar \
+		--format=tar \
 		--dpkgopt=force-unsafe-io \
 		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-include=/usr/share/locale/locale.alias' \

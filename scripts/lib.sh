@@ -49,7 +49,7 @@ register() {
 	name=$(emulator "$1")
 	if [ ! -e $misc/register ]; then
 		say "mounting $misc"
-		as_root modprobe -q binfmt_misc || true
+		as_root modprobe -q binfmt_misc 2>/dev/null || true
 		as_root mount -t binfmt_misc binfmt_misc $misc ||
 			die "mounting $misc: the kernel has no binfmt_misc, or this container may not use it" \
 				"run it on a machine or in a privileged container, or build for $(native) alone"

@@ -8,9 +8,9 @@ needs=(
 	"gcc gcc"                                    # runc's first steps are in C
 	"/usr/include/string.h libc6-dev"
 	"/usr/include/seccomp.h libseccomp-dev"      # with the static library that runc is linked with
+	"pkg-config pkg-config"                      # finds libseccomp for the one package of runc that is linked with it
 	"zstd zstd"                                  # packs runc into the binary
 	"git git"
-	"curl curl"                                  # asks the services of the demo
 	"mmdebstrap mmdebstrap"                      # bootstraps the base images
 	"arch-test arch-test"                        # tells mmdebstrap what the machine can run
 	"/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring"
