@@ -11,6 +11,7 @@ package dockerfile
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -131,7 +132,7 @@ func (f *File) add(n *parser.Node, errs *diag.List) {
 	in := &instr{node: n, kind: strings.ToLower(n.Value), line: n.StartLine, end: n.EndLine}
 	v, err := instructions.ParseInstruction(n)
 	if err != nil {
-		errs.Errorf(f.pos(in.line), "", "%s", reason(err))
+		errs.Errorf(f.pos(in.line), didYouMean(in.kind, err), "%s", reason(err))
 		if in.kind == command.From { // so that what follows has a stage
 			f.stages = append(f.stages, &stage{index: len(f.stages), from: in, def: &instructions.Stage{}})
 		}
@@ -189,13 +190,57 @@ func (f *File) source(end int) []byte {
 }
 
 // reason gives the message of an error of BuildKit's parser without the
-// positions that it repeats.
+// positions that it repeats, and without its guess at what was meant, which is
+// another one each time.
 func reason(err error) string {
 	var le *parser.LocationError
 	if errors.As(err, &le) {
-		return le.Unwrap().Error()
+		err = le.Unwrap()
 	}
-	return err.Error()
+	text, _, _ := strings.Cut(err.Error(), " (did you mean")
+	return text
+}
+
+// didYouMean guesses which instruction was meant by one that there is not.
+func didYouMean(word string, err error) string {
+	var unknown *instructions.UnknownInstructionError
+	if !errors.As(err, &unknown) {
+		return ""
+	}
+	best, at := "", 3
+	for _, known := range slices.Sorted(maps.Keys(command.Commands)) {
+		if d := distance(word, known); d < at && d < len(known) {
+			best, at = known, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "did you mean " + strings.ToUpper(best) + "?"
+}
+
+// distance counts the letters to insert, remove, replace or swap with their
+// neighbour to make b from a.
+func distance(a, b string) int {
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		for j := range rows[i] {
+			if i == 0 || j == 0 {
+				rows[i][j] = i + j
+				continue
+			}
+			change := rows[i-1][j-1]
+			if a[i-1] != b[j-1] {
+				change++
+			}
+			rows[i][j] = min(change, rows[i-1][j]+1, rows[i][j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(a)][len(b)]
 }
 
 // errorLines gives the lines that an error of BuildKit's parser is about, from

@@ -2,6 +2,7 @@ package dockerfile
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -134,7 +135,11 @@ func (c *cut) trunk(a *analysis) *Trunk {
 		if _, ok := o.cmd.(*instructions.OnbuildCommand); ok && o.node != c.final {
 			continue // triggers do not outlive the next FROM
 		}
-		t.Tail = append(t.Tail, TailCommand{Line: o.in.line, Stage: o.node.index, Command: o.cmd, Inputs: o.inputs,
+		inputs := slices.Clone(o.inputs)
+		for i := range inputs {
+			inputs[i].Tail = true
+		}
+		t.Tail = append(t.Tail, TailCommand{Line: o.in.line, Stage: o.node.index, Command: o.cmd, Inputs: inputs,
 			Copy: o.copy, Chmod: o.chmod, History: o.history, Layer: o.layer, CmdSet: o.cmdSet})
 	}
 	return t
