@@ -1,0 +1,183 @@
+package strata
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/dockerfile"
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/registry"
+)
+
+// external names an image that the project does not build, for one platform.
+type external struct{ image, platform string }
+
+// resolved is what an external image is at the moment.
+type resolved struct {
+	ref    registry.Ref
+	index  digest.Digest // what the tag points to
+	digest digest.Digest // of the platform's manifest
+	base   dockerfile.Config
+}
+
+type externals map[external]resolved
+
+// externalOf gives the external image behind a From, if it is one.
+func externalOf(g *graph.Graph, u *graph.Unit, f dockerfile.From) (external, bool) {
+	if g.Parent(u, f) != nil {
+		return external{}, false
+	}
+	name := f.Image
+	if f.Context != "" {
+		ref, ok := strings.CutPrefix(u.Contexts[f.Context], "docker-image://")
+		if !ok {
+			return external{}, false
+		}
+		name = ref
+	}
+	if name == "" || name == "scratch" {
+		return external{}, false
+	}
+	return external{name, cmp.Or(f.Platform, u.Platform)}, true
+}
+
+// digest gives the digest of the external image behind a From.
+func (x externals) digest(u *graph.Unit, f dockerfile.From) digest.Digest {
+	name := f.Image
+	if ref, ok := strings.CutPrefix(u.Contexts[f.Context], "docker-image://"); ok && f.Context != "" {
+		name = ref
+	}
+	return x[external{name, cmp.Or(f.Platform, u.Platform)}].digest
+}
+
+// matter says whether any image's config changes what a Dockerfile says.
+func (x externals) matter() bool {
+	for _, r := range x {
+		if len(r.base.Env) > 0 || len(r.base.OnBuild) > 0 || r.base.WorkingDir != "" || len(r.base.Shell) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// base gives the config of the external image behind a From.
+func (x externals) base(g *graph.Graph) func(*graph.Unit, dockerfile.From) (dockerfile.Config, bool) {
+	return func(u *graph.Unit, f dockerfile.From) (dockerfile.Config, bool) {
+		e, ok := externalOf(g, u, f)
+		if !ok {
+			return dockerfile.Config{}, false
+		}
+		r, ok := x[e]
+		return r.base, ok
+	}
+}
+
+// resolveExternals asks for every external image of the units at once.
+func resolveExternals(ctx context.Context, c Config, g *graph.Graph, units []*graph.Unit) (externals, error) {
+	want := map[external]diag.Pos{}
+	for _, u := range units {
+		for _, f := range u.Build.Froms {
+			if e, ok := externalOf(g, u, f); ok && f.Kind != "syntax" {
+				want[e] = diag.Pos{File: u.Dockerfile, Line: f.Line}
+			}
+		}
+	}
+	found := make(chan func(externals), len(want))
+	err := each(ctx, want, 8, func(ctx context.Context, e external, pos diag.Pos) error {
+		r, err := resolveExternal(ctx, c, e)
+		if err != nil {
+			return fmt.Errorf("%s: %w", pos, err)
+		}
+		found <- func(x externals) { x[e] = r }
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	close(found)
+	x := externals{}
+	for add := range found {
+		add(x)
+	}
+	return x, nil
+}
+
+func resolveExternal(ctx context.Context, c Config, e external) (resolved, error) {
+	ref, err := registry.ParseRef(e.image)
+	if err != nil {
+		return resolved{}, err
+	}
+	desc, body, err := c.Client.Manifest(ctx, ref)
+	if err != nil {
+		return resolved{}, fmt.Errorf("looking up the image %q: %w", e.image, err)
+	}
+	r := resolved{ref: ref, index: desc.Digest, digest: desc.Digest}
+	if registry.IsIndex(desc.MediaType) {
+		child, err := registry.PlatformOf(body, e.platform)
+		if err != nil {
+			return r, fmt.Errorf("choosing from the image %q: %w", e.image, err)
+		}
+		r.digest = child.Digest
+	}
+	r.base, err = readBaseConfig(ctx, c, ref.WithDigest(r.digest))
+	if err != nil {
+		return r, fmt.Errorf("reading the config of %q: %w", e.image, err)
+	}
+	return r, nil
+}
+
+// readBaseConfig reads what an image's config contributes. The answer belongs
+// to the digest and so is kept for good.
+func readBaseConfig(ctx context.Context, c Config, ref registry.Ref) (dockerfile.Config, error) {
+	var b dockerfile.Config
+	file := ""
+	if c.Cache != "" {
+		file = filepath.Join(c.Cache, "configs", ref.Digest.Encoded()+".json")
+		if data, err := os.ReadFile(file); err == nil && json.Unmarshal(data, &b) == nil {
+			return b, nil
+		}
+	}
+	img, err := loadPicture(ctx, c.Client, ref)
+	if err != nil {
+		return b, err
+	}
+	if b, err = img.dockerfileConfig(); err != nil {
+		return b, err
+	}
+	if file != "" {
+		if data, err := json.Marshal(b); err == nil {
+			_ = writeFile(file, data) // only a cache
+		}
+	}
+	return b, nil
+}
+
+// writeFile puts a file in place in one step, making its folder.
+func writeFile(file string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(data)
+	if e := tmp.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), file)
+	}
+	if err != nil {
+		os.Remove(tmp.Name())
+	}
+	return err
+}

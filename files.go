@@ -1,0 +1,153 @@
+package strata
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/inventory"
+	"github.com/strata-build/strata/internal/registry"
+)
+
+// inventoryOf gives the inventory of an image for a unit on top of it: the one
+// that is kept with it, or, for an image that has none, one that is made once
+// and kept beside the unit's images.
+func (r *runner) inventoryOf(ctx context.Context, u *graph.Unit, img *picture, full bool) (*inventory.Inventory, error) {
+	if img.desc.Digest == "" {
+		return inventory.Empty(), nil
+	}
+	c, keep := r.pass.Config.Client, r.repo(u).WithTag(inventoryTag(img.desc.Digest))
+	if inv := ownInventory(ctx, c, img, full); inv != nil {
+		return inv, nil
+	}
+	defer r.lockInventory(img.desc.Digest)()
+	if inv, err := keptInventory(ctx, c, keep, img, full); inv != nil || err != nil {
+		return inv, err
+	}
+	inv, err := makeInventory(ctx, c, img)
+	if err != nil {
+		return nil, err
+	}
+	return inv, keepInventory(ctx, c, keep, inv)
+}
+
+// readInventory gives the full inventory of an image: the one that is kept with
+// it, or one that is made now.
+func readInventory(ctx context.Context, c *registry.Client, img *picture) (*inventory.Inventory, error) {
+	if inv := ownInventory(ctx, c, img, true); inv != nil {
+		return inv, nil
+	}
+	if inv, err := keptInventory(ctx, c, img.ref.WithTag(inventoryTag(img.desc.Digest)), img, true); inv != nil && err == nil {
+		return inv, nil
+	}
+	return makeInventory(ctx, c, img)
+}
+
+// ownInventory fetches the inventory that an image names. One that is missing,
+// broken, or another image's counts as none.
+func ownInventory(ctx context.Context, c *registry.Client, img *picture, full bool) *inventory.Inventory {
+	name := annotationSmall
+	if full {
+		name = annotationFull
+	}
+	d, ok := attachment(img.manifest.Annotations, name)
+	if !ok {
+		return nil
+	}
+	return fetchInventory(ctx, c, img.ref, d, img)
+}
+
+func fetchInventory(ctx context.Context, c *registry.Client, repo registry.Ref, d ocispec.Descriptor, img *picture) *inventory.Inventory {
+	b, err := c.Blob(ctx, repo, d)
+	if err != nil {
+		return nil
+	}
+	defer b.Close()
+	inv, err := inventory.Decode(b)
+	if err != nil || !inv.Describes(img.layerDigests()) {
+		return nil
+	}
+	return inv
+}
+
+// inventoryTag is the tag of the artifact that holds the inventory of an image
+// that has none with it.
+func inventoryTag(d digest.Digest) string { return "strata-i-" + d.Encoded() }
+
+// keptInventory finds the inventory of an image that is kept under a tag.
+func keptInventory(ctx context.Context, c *registry.Client, ref registry.Ref, img *picture, full bool) (*inventory.Inventory, error) {
+	a := c.Lookup(ctx, ref)
+	if a.State == registry.Failed {
+		return nil, a.Err
+	}
+	if a.State == registry.Miss {
+		return nil, nil
+	}
+	held, err := parsePicture(a)
+	if err != nil || len(held.manifest.Layers) != 2 {
+		return nil, nil // whatever it is, it is no inventory
+	}
+	d := held.manifest.Layers[0]
+	if full {
+		d = held.manifest.Layers[1]
+	}
+	return fetchInventory(ctx, c, held.ref, d, img), nil
+}
+
+// makeInventory lists the files of an image from its layers; those of a trunk
+// whose list is known are not read again.
+func makeInventory(ctx context.Context, c *registry.Client, img *picture) (*inventory.Inventory, error) {
+	var base *inventory.Inventory
+	layers := img.manifest.Layers
+	if t := digest.Digest(img.manifest.Annotations[annotationTrunk]); t.Validate() == nil {
+		trunk, err := loadPicture(ctx, c, img.ref.WithDigest(t))
+		if err == nil && startsWith(layers, trunk.manifest.Layers) {
+			if base, err = readInventory(ctx, c, trunk); err != nil {
+				return nil, err
+			}
+			layers = layers[len(trunk.manifest.Layers):]
+		}
+	}
+	var read []inventory.Layer
+	for _, l := range layers {
+		read = append(read, inventory.Layer{Blob: l.Digest, MediaType: l.MediaType, Open: func() (io.ReadCloser, error) {
+			return c.Blob(ctx, img.ref, l)
+		}})
+	}
+	inv, err := inventory.FromLayers(ctx, base, read)
+	if err != nil {
+		return nil, fmt.Errorf("listing the files of %s: %w", img.desc.Digest, err)
+	}
+	return inv, nil
+}
+
+// keepInventory publishes an inventory under a tag of its own.
+func keepInventory(ctx context.Context, c *registry.Client, ref registry.Ref, inv *inventory.Inventory) error {
+	blobs, err := publication{inventory: inv}.attachments()
+	if err != nil {
+		return err
+	}
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: inventory.ArtifactType, Config: ocispec.DescriptorEmptyJSON}
+	m.SchemaVersion = 2
+	if _, err := c.PushBytes(ctx, ref, ocispec.MediaTypeEmptyJSON, []byte("{}")); err != nil {
+		return err
+	}
+	for _, b := range blobs[1:] {
+		d, err := c.PushBytes(ctx, ref, b.MediaType, b.Data)
+		if err != nil {
+			return err
+		}
+		m.Layers = append(m.Layers, d)
+	}
+	body, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	_, err = c.PutManifest(ctx, ref, m.MediaType, body)
+	return err
+}

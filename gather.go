@@ -1,0 +1,185 @@
+package strata
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/dockerfile"
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/key"
+	"github.com/strata-build/strata/internal/slot"
+	"github.com/strata-build/strata/internal/source"
+)
+
+// hasHost says whether an image name names a registry, by Docker's rule.
+func hasHost(image string) bool {
+	host, _, ok := strings.Cut(image, "/")
+	return ok && (strings.ContainsAny(host, ".:") || host == "localhost")
+}
+
+// readDockerfiles parses every Dockerfile of the project once. Every mistake in
+// any of them is told.
+func (p *Pass) readDockerfiles() (map[string]*dockerfile.File, error) {
+	files := map[string]*dockerfile.File{}
+	p.sources = map[string][]byte{}
+	var problems diag.List
+	for _, u := range p.Config.Project.Units() {
+		if _, ok := p.sources[u.Dockerfile]; ok {
+			continue
+		}
+		data := u.Inline
+		if data == nil {
+			var err error
+			if data, err = os.ReadFile(p.path(u.Dockerfile)); err != nil {
+				problems.Errorf(u.Pos, "", "%s: reading the Dockerfile: %v", u.ID(), pathError(err, p.Config.Project.Dir))
+				continue
+			}
+		}
+		f, err := dockerfile.Parse(u.Dockerfile, data)
+		if err != nil {
+			addTo(&problems, u.Dockerfile, err)
+		}
+		files[u.Dockerfile], p.sources[u.Dockerfile] = f, data
+	}
+	return files, problems.Err()
+}
+
+func addTo(l *diag.List, file string, err error) {
+	if es, ok := err.(*diag.Errors); ok {
+		for _, f := range es.Findings {
+			l.Add(f)
+		}
+		return
+	}
+	l.Errorf(diag.Pos{File: file}, diag.HintOf(err), "%v", err)
+}
+
+// pathError names a missing file as the user does, relative to the project.
+func pathError(err error, dir string) error {
+	if pe, ok := err.(*fs.PathError); ok {
+		if rel, e := filepath.Rel(dir, pe.Path); e == nil {
+			return fmt.Errorf("%s: %w", rel, pe.Err)
+		}
+	}
+	return err
+}
+
+// contextID names one reading of a folder: the same folder has other ignore
+// rules for another Dockerfile.
+type contextID struct{ dir, dockerfile string }
+
+// contexts are the build contexts that the units read.
+type contexts map[contextID]*source.Tree
+
+func (p *Pass) contextOf(u *graph.Unit, name string) contextID {
+	if name == "" {
+		return contextID{p.path(u.Context), p.path(u.Dockerfile)}
+	}
+	return contextID{p.path(u.Contexts[name]), ""}
+}
+
+func (p *Pass) path(rel string) string {
+	if filepath.IsAbs(rel) {
+		return rel
+	}
+	return filepath.Join(p.Config.Project.Dir, filepath.FromSlash(rel))
+}
+
+// readContexts finds and hashes every file that a unit takes from a build
+// context.
+func (p *Pass) readContexts(ctx context.Context) error {
+	p.contexts = contexts{}
+	p.slots = map[string]slot.Slot{}
+	p.inputs = map[string]key.Input{}
+	var problems diag.List
+	for _, u := range p.Units {
+		in := key.Input{
+			Platform: u.Platform, Build: u.Build, Labels: u.Labels,
+			Options: map[string]string{"compression": p.Config.Project.Compression},
+			Files:   make([][]source.Entry, len(u.Build.Inputs)),
+		}
+		if u.Refresh != nil {
+			p.slots[u.ID] = slot.At(*u.Refresh, p.Config.Now)
+			in.Slot = p.slots[u.ID].Name
+		}
+		for i, input := range u.Build.Inputs {
+			tree, err := p.open(p.contextOf(u, input.Context))
+			if err == nil {
+				in.Files[i], err = tree.Select(ctx, selection(input))
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err != nil {
+				problems.Errorf(diag.Pos{File: u.Dockerfile, Line: input.Line}, diag.HintOf(err), "%v", err)
+			}
+		}
+		p.inputs[u.ID] = in
+	}
+	return problems.Err()
+}
+
+func selection(in dockerfile.Input) source.Selection {
+	return source.Selection{
+		Patterns: in.Patterns, Excludes: in.Excludes, Parents: in.Parents,
+		Bind: in.Kind == dockerfile.InputBind || in.Kind == dockerfile.InputFrom,
+	}
+}
+
+func (p *Pass) open(id contextID) (*source.Tree, error) {
+	if t, ok := p.contexts[id]; ok {
+		return t, nil
+	}
+	t, err := source.Open(id.dir, source.Options{Dockerfile: id.dockerfile, Cache: p.Config.Stat})
+	if err != nil {
+		return nil, err
+	}
+	p.contexts[id] = t
+	return t, nil
+}
+
+// computeKeys gives every unit its recipes, parents first.
+func (p *Pass) computeKeys() error {
+	p.Keys = map[string]key.Keys{}
+	for _, u := range p.Units {
+		in := p.inputs[u.ID]
+		in.Parent = func(f dockerfile.From) (key.Parent, bool) {
+			up := p.Graph.Parent(u, f)
+			if up == nil {
+				return key.Parent{}, false
+			}
+			return key.Parent{Unit: up.ID, Key: p.Keys[up.ID].Unit.ID()}, true
+		}
+		in.External = func(f dockerfile.From) digest.Digest { return p.externals.digest(u, f) }
+		p.inputs[u.ID] = in
+		p.Keys[u.ID] = key.Compute(in)
+		for _, r := range u.Build.Remotes {
+			if !r.Keyed {
+				p.Warnings = append(p.Warnings, diag.Finding{
+					Severity: diag.Warning, Pos: diag.Pos{File: u.Dockerfile, Line: r.Line},
+					Text: fmt.Sprintf("%s: what %s holds can't be part of the key", u.ID, r.URL),
+					Hint: "give ADD a --checksum, or a git URL a commit",
+				})
+			}
+		}
+	}
+	return nil
+}
+
+// each runs do for every key of m, a few at a time, and gives the first error.
+func each[K comparable, V any](ctx context.Context, m map[K]V, limit int, do func(context.Context, K, V) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(limit)
+	for k, v := range m {
+		g.Go(func() error { return do(ctx, k, v) })
+	}
+	return g.Wait()
+}

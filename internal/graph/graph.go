@@ -1,0 +1,297 @@
+// Package graph holds the units of a project and their order.
+//
+// It takes a project and its parsed Dockerfiles and gives every unit with what
+// its Dockerfile says, its parents, and how each parent is handed over. It has
+// no I/O; a graph is immutable.
+package graph
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/dockerfile"
+	"github.com/strata-build/strata/internal/spec"
+)
+
+// Unit is one layer for one variant and platform.
+type Unit struct {
+	spec.Unit
+	ID      string // "ml/cpu/linux/amd64"
+	File    *dockerfile.File
+	Build   *dockerfile.Build
+	Options dockerfile.Options // what Build was made with
+	Parents []Parent           // each unit once, in the order of the Dockerfile
+}
+
+// Parent is a unit that another one starts from or copies from.
+type Parent struct {
+	ID      string
+	Arg     string // the build argument that hands it over, or ""
+	Context string // the named context that hands it over, or ""
+}
+
+// Graph is every unit of a project, parents before children.
+type Graph struct {
+	Project *spec.Project
+	Units   []*Unit
+	byID    map[string]*Unit
+}
+
+// Unit gives the unit with the ID, or nil.
+func (g *Graph) Unit(id string) *Unit { return g.byID[id] }
+
+// Base gives the config of the external image that a unit starts from, where it
+// is known.
+type Base func(u *Unit, f dockerfile.From) (dockerfile.Config, bool)
+
+// Options is what New needs beyond the project. The zero value works.
+type Options struct {
+	BuildPlatform string // of the machine, "linux/amd64"; default: each unit's own
+	Base          Base   // nil knows nothing
+}
+
+// New makes the graph from the project and its Dockerfiles by path. All that is
+// wrong is told at once.
+func New(p *spec.Project, files map[string]*dockerfile.File, o Options) (*Graph, error) {
+	b := &builder{project: p, files: files, options: o, stages: map[stageKey]string{}, units: map[string]*Unit{}}
+	for _, u := range p.Units() {
+		b.declare(u)
+	}
+	for _, id := range b.order {
+		b.analyse(b.units[id])
+	}
+	if err := b.problems.Err(); err != nil {
+		return nil, err
+	}
+	return b.sorted()
+}
+
+type stageKey struct{ dockerfile, stage, variant, platform string }
+
+type builder struct {
+	project  *spec.Project
+	files    map[string]*dockerfile.File
+	options  Options
+	order    []string
+	units    map[string]*Unit
+	stages   map[stageKey]string // stage layers by Dockerfile and stage
+	problems diag.List
+}
+
+func (b *builder) declare(u spec.Unit) {
+	n := &Unit{Unit: u, ID: u.ID(), File: b.files[u.Dockerfile]}
+	b.order = append(b.order, n.ID)
+	b.units[n.ID] = n
+	if u.Stage {
+		b.stages[stageKey{u.Dockerfile, u.Target, u.Variant, u.Platform}] = n.ID
+	}
+}
+
+// parents gives what may be handed over to u: units by named context and by
+// build argument.
+func (b *builder) parents(u *Unit) (contexts, args map[string]string) {
+	contexts, args = map[string]string{}, map[string]string{}
+	if u.Stage {
+		for k, id := range b.stages {
+			if k.dockerfile == u.Dockerfile && k.variant == u.Variant && k.platform == u.Platform && id != u.ID {
+				contexts[k.stage] = id
+			}
+		}
+	}
+	for _, h := range u.Unit.Parents() {
+		id := b.sibling(u, h.Layer)
+		if h.Context != "" {
+			contexts[h.Context] = id
+		} else if arg := parentArg(u); arg != "" {
+			args[arg] = id
+		} else {
+			contexts[h.Layer] = id
+		}
+	}
+	return contexts, args
+}
+
+// parentArg names the build argument that hands a unit its parent: the one that
+// the base of its target, or of what the target stands on, consists of. It is
+// "" for a Dockerfile that names its parent otherwise.
+func parentArg(u *Unit) string {
+	bases := u.File.Bases(u.Args)
+	at := len(bases) - 1
+	for i, b := range bases {
+		if u.Target != "" && (strings.EqualFold(b.Name, u.Target) || strconv.Itoa(i) == u.Target) {
+			at = i
+		}
+	}
+	for at >= 0 && bases[at].Base >= 0 {
+		at = bases[at].Base
+	}
+	if at < 0 {
+		return ""
+	}
+	return bases[at].Arg
+}
+
+// sibling is the unit of another layer with u's variant and platform.
+func (b *builder) sibling(u *Unit, layer string) string {
+	s := u.Unit
+	s.Layer = layer
+	return s.ID()
+}
+
+func (b *builder) analyse(u *Unit) {
+	if u.File == nil {
+		b.problems.Errorf(u.Pos, "", "%s: there is no Dockerfile %q", u.ID, u.Dockerfile)
+		return
+	}
+	contexts, args := b.parents(u)
+	o := dockerfile.Options{
+		Target: u.Target, Args: u.Args, Platform: u.Platform, BuildPlatform: b.options.BuildPlatform,
+		Contexts: map[string]bool{}, Folders: map[string]bool{}, ParentArgs: map[string]bool{},
+	}
+	if o.BuildPlatform == "" {
+		o.BuildPlatform = u.Platform
+	}
+	if b.options.Base != nil {
+		o.Base = func(f dockerfile.From) (dockerfile.Config, bool) { return b.options.Base(u, f) }
+	}
+	for name, value := range u.Contexts {
+		if strings.Contains(value, "://") {
+			o.Contexts[name] = true
+		} else {
+			o.Folders[name] = true
+		}
+	}
+	for name := range contexts {
+		o.Contexts[name] = true
+		delete(o.Folders, name)
+	}
+	for name := range args {
+		o.ParentArgs[name] = true
+	}
+	build, err := u.File.Analyze(o)
+	if err != nil {
+		b.add(u, err)
+		return
+	}
+	u.Build, u.Options = build, o
+	for _, f := range build.Froms {
+		b.link(u, f, contexts, args)
+	}
+	if u.Parent != "" && !slices.ContainsFunc(u.Parents, func(p Parent) bool { return p.ID == b.sibling(u, u.Parent) }) {
+		b.problems.Errorf(diag.Pos{File: u.Dockerfile, Line: 1},
+			fmt.Sprintf("start it with `ARG BASE_IMAGE` and `FROM ${BASE_IMAGE}`, or with `FROM %s`", u.Parent),
+			"layer %q has the parent %q, but this Dockerfile does not start from it", u.Layer, u.Parent)
+	}
+}
+
+func (b *builder) add(u *Unit, err error) {
+	if es, ok := err.(*diag.Errors); ok {
+		for _, f := range es.Findings {
+			b.problems.Add(f)
+		}
+		return
+	}
+	b.problems.Errorf(diag.Pos{File: u.Dockerfile}, "", "%s: %v", u.ID, err)
+}
+
+// link notes the unit behind a From, where there is one.
+func (b *builder) link(u *Unit, f dockerfile.From, contexts, args map[string]string) {
+	p := Parent{}
+	if arg, ok := strings.CutPrefix(f.Context, "arg:"); ok {
+		p = Parent{ID: args[arg], Arg: arg}
+	} else if f.Context != "" {
+		p = Parent{ID: contexts[f.Context], Context: f.Context}
+	}
+	if p.ID == "" || slices.Contains(u.Parents, p) {
+		return
+	}
+	if b.units[p.ID] == nil {
+		b.problems.Errorf(u.Pos, "give both layers the same platforms and variants",
+			"%s needs %s, which this project does not build", u.ID, p.ID)
+		return
+	}
+	u.Parents = append(u.Parents, p)
+}
+
+// sorted puts parents before children, keeping the declared order otherwise.
+func (b *builder) sorted() (*Graph, error) {
+	g := &Graph{Project: b.project, byID: b.units}
+	state := map[string]int{} // 1 on the way, 2 done
+	var visit func(id string, trail []string) error
+	visit = func(id string, trail []string) error {
+		trail = append(trail, id)
+		switch state[id] {
+		case 1:
+			return fmt.Errorf("units need each other: %s", strings.Join(trail[slices.Index(trail, id):], " -> "))
+		case 2:
+			return nil
+		}
+		state[id] = 1
+		for _, p := range b.units[id].Parents {
+			if err := visit(p.ID, trail); err != nil {
+				return err
+			}
+		}
+		state[id] = 2
+		g.Units = append(g.Units, b.units[id])
+		return nil
+	}
+	for _, id := range b.order {
+		if err := visit(id, nil); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// Parent gives the unit that is handed over under the From, or nil when it is
+// an external image.
+func (g *Graph) Parent(u *Unit, f dockerfile.From) *Unit {
+	for _, p := range u.Parents {
+		if p.Arg != "" && f.Context == "arg:"+p.Arg || p.Context != "" && f.Context == p.Context {
+			return g.byID[p.ID]
+		}
+	}
+	return nil
+}
+
+// Leaf says whether no unit stands on u.
+func (g *Graph) Leaf(u *Unit) bool {
+	for _, other := range g.Units {
+		if slices.ContainsFunc(other.Parents, func(p Parent) bool { return p.ID == u.ID }) {
+			return false
+		}
+	}
+	return true
+}
+
+// Closure gives the units with the given IDs and everything that they stand
+// on, in the graph's order. IDs that the graph does not have are ignored.
+func (g *Graph) Closure(ids []string) []*Unit {
+	want := map[string]bool{}
+	for _, id := range ids {
+		if u := g.byID[id]; u != nil {
+			g.mark(u, want)
+		}
+	}
+	var out []*Unit
+	for _, u := range g.Units {
+		if want[u.ID] {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+func (g *Graph) mark(u *Unit, want map[string]bool) {
+	if want[u.ID] {
+		return
+	}
+	want[u.ID] = true
+	for _, p := range u.Parents {
+		g.mark(g.byID[p.ID], want)
+	}
+}

@@ -1,0 +1,150 @@
+package key
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Change is one difference between two recipes.
+type Change struct {
+	Kind  ChangeKind
+	What  string // the input that changed, as a user calls it: "requirements/app.txt"
+	Label string // of the recipe's line: file, do, arg, parent, ...
+	Old   string // the old line, "" when added
+	New   string // the new line, "" when removed
+}
+
+// ChangeKind says what happened to an input.
+type ChangeKind string
+
+// The kinds of change.
+const (
+	Added   ChangeKind = "added"
+	Removed ChangeKind = "removed"
+	Changed ChangeKind = "changed"
+)
+
+// Parent says whether the change is that a parent has another key.
+func (c Change) Parent() bool { return c.Label == labelParent }
+
+// String says the change in a user's words.
+func (c Change) String() string {
+	switch c.Label {
+	case labelParent:
+		return fmt.Sprintf("parent %s is rebuilt", c.What)
+	case labelEpoch:
+		return fmt.Sprintf("refresh: slot %s began", c.What)
+	case labelExternal:
+		return fmt.Sprintf("base image %s moved", c.What)
+	case labelDo:
+		return fmt.Sprintf("instruction %s: %s", c.Kind, c.What)
+	case labelFile:
+		return fmt.Sprintf("%s %s", c.What, c.Kind)
+	}
+	return fmt.Sprintf("%s %s %s", c.Label, c.What, c.Kind)
+}
+
+// Diff gives the differences from old to new: line by line for what has a name
+// (a file, an argument, a parent), in order for instructions.
+func Diff(old, new Recipe) []Change {
+	was, is := index(old), index(new)
+	var out []Change
+	seen := map[string]bool{}
+	for _, l := range new.lines {
+		id := identity(l)
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		if !slices.Equal(was[id], is[id]) {
+			kind := Changed
+			if was[id] == nil {
+				kind = Added
+			}
+			out = append(out, change(kind, l, was[id], is[id]))
+		}
+	}
+	for _, l := range old.lines {
+		id := identity(l)
+		if !seen[id] {
+			seen[id] = true
+			out = append(out, change(Removed, l, was[id], nil))
+		}
+	}
+	if len(out) == 0 && old.ID() != new.ID() {
+		out = append(out, Change{Kind: Changed, Label: labelDo, What: "the order of instructions or files"})
+	}
+	return pairInstructions(out)
+}
+
+func change(kind ChangeKind, l Line, was, is []string) Change {
+	return Change{
+		Kind: kind, What: what(l), Label: l.Label,
+		Old: strings.Join(was, "\n"), New: strings.Join(is, "\n"),
+	}
+}
+
+// pairInstructions turns an instruction that went and one that came in its
+// stead into one change.
+func pairInstructions(changes []Change) []Change {
+	var out, gone []Change
+	for _, c := range changes {
+		if c.Label == labelDo && c.Kind == Removed {
+			gone = append(gone, c)
+		}
+	}
+	for _, c := range changes {
+		switch {
+		case c.Label == labelDo && c.Kind == Added && len(gone) > 0:
+			out = append(out, Change{Kind: Changed, What: c.What, Label: labelDo, Old: gone[0].Old, New: c.New})
+			gone = gone[1:]
+		case c.Label == labelDo && c.Kind == Removed:
+		default:
+			out = append(out, c)
+		}
+	}
+	return append(out, gone...)
+}
+
+// index groups the lines by what they are about.
+func index(r Recipe) map[string][]string {
+	m := map[string][]string{}
+	for _, l := range r.lines {
+		id := identity(l)
+		m[id] = append(m[id], l.String())
+	}
+	return m
+}
+
+// identity names what a line is about, without its value.
+func identity(l Line) string {
+	n := len(l.Fields)
+	if k, ok := namedBy[l.Label]; ok && k < n {
+		n = k
+	}
+	return Line{Label: l.Label, Fields: l.Fields[:n]}.String()
+}
+
+// what gives the name of a line's input as a user calls it.
+func what(l Line) string {
+	if len(l.Fields) == 0 {
+		return l.Label
+	}
+	switch l.Label {
+	case labelFile:
+		if l.Fields[0] != "" {
+			return l.Fields[0] + ":" + l.Fields[1]
+		}
+		return l.Fields[1]
+	case labelDo:
+		text := strings.Join(l.Fields[1:], " ")
+		if i := strings.IndexByte(text, '\n'); i >= 0 {
+			text = text[:i] + " ..."
+		}
+		return text
+	case labelEpoch:
+		return l.Fields[len(l.Fields)-1]
+	}
+	return l.Fields[0]
+}

@@ -1,0 +1,275 @@
+package strata
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/strata-build/strata/internal/dockerfile"
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/inventory"
+	"github.com/strata-build/strata/internal/key"
+	"github.com/strata-build/strata/internal/registry"
+)
+
+// Media types of what is attached to an image.
+const (
+	unitArtifact = "application/vnd.strata.unit.v1"
+	recipeType   = "application/vnd.strata.recipe.v1+zstd"
+)
+
+// publication is an image whose layers are in the repository, about to be
+// published under its key.
+type publication struct {
+	recipe    key.Recipe
+	manifest  ocispec.Manifest
+	config    []byte
+	inventory *inventory.Inventory // nil when it follows from the trunk's
+	trunk     *picture             // what a tail was put on; nil without one
+	whole     bool                 // the image is the unit, not only its trunk
+	layer     []byte               // the tail's blob where it is still to be sent
+	layerType string
+}
+
+// publish puts config, recipe and inventory beside the layers, then the
+// manifest under its key, then the tags that help to find it again. Who comes
+// first wins: an image that stands under the key meanwhile is taken instead.
+func (r *runner) publish(ctx context.Context, u *graph.Unit, m *Made, pub publication) (*picture, error) {
+	repo, c := r.repo(u), r.pass.Config.Client
+	config := pub.config
+	if pub.whole && pub.trunk == nil { // an append has seen to it
+		var err error
+		if config, err = withLabels(config, u.Labels); err != nil {
+			return nil, err
+		}
+	}
+	blobs, err := pub.attachments()
+	if err != nil {
+		return nil, err
+	}
+	pub.manifest.Config = ocispec.Descriptor{
+		MediaType: ocispec.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config)),
+	}
+	pub.manifest.MediaType = ocispec.MediaTypeImageManifest
+	pub.manifest.Annotations = r.annotations(u, pub, blobs)
+	body, err := json.Marshal(pub.manifest)
+	if err != nil {
+		return nil, fmt.Errorf("writing the manifest of %s: %w", u.ID, err)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		_, err := c.PushBytes(gctx, repo, ocispec.MediaTypeImageConfig, config)
+		return err
+	})
+	for _, b := range blobs {
+		g.Go(func() error {
+			_, err := c.PushBytes(gctx, repo, b.MediaType, b.Data)
+			return err
+		})
+	}
+	if pub.layer != nil {
+		g.Go(func() error {
+			_, err := c.PushBytes(gctx, repo, pub.layerType, pub.layer)
+			return err
+		})
+	}
+	g.Go(func() error { return r.bringLayers(gctx, u, pub.trunk) })
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("publishing %s: %w", u.ID, err)
+	}
+	desc, err := c.PutManifest(ctx, repo.WithTag(pub.recipe.ID().Tag()), pub.manifest.MediaType, body)
+	if err != nil {
+		return nil, fmt.Errorf("publishing %s: %w", u.ID, err)
+	}
+	img := &picture{ref: repo, desc: desc, body: body, manifest: pub.manifest, config: config}
+	r.attach(ctx, u, img, blobs)
+	if !pub.whole {
+		return img, nil
+	}
+	tags := []string{lastTag(u)}
+	if len(u.Parents) > 0 {
+		tags = append(tags, r.contentID(u).Tag())
+	}
+	return img, r.pointTo(ctx, u, img, tags...)
+}
+
+// attachments are the blobs that go with an image.
+func (pub publication) attachments() ([]registry.Blob, error) {
+	recipe, err := compress(pub.recipe.Text())
+	if err != nil {
+		return nil, err
+	}
+	blobs := []registry.Blob{{MediaType: recipeType, Data: recipe}}
+	if pub.inventory == nil {
+		return blobs, nil
+	}
+	for _, part := range []struct {
+		mediaType string
+		inv       *inventory.Inventory
+	}{{inventory.MediaTypeSmall, pub.inventory.Small()}, {inventory.MediaTypeFull, pub.inventory}} {
+		var b bytes.Buffer
+		if err := part.inv.Encode(&b); err != nil {
+			return nil, err
+		}
+		blobs = append(blobs, registry.Blob{MediaType: part.mediaType, Data: b.Bytes()})
+	}
+	return blobs, nil
+}
+
+func compress(data []byte) ([]byte, error) {
+	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, fmt.Errorf("compressing a recipe: %w", err)
+	}
+	defer w.Close()
+	return w.EncodeAll(data, nil), nil
+}
+
+// annotations are the manifest's: OCI's own, and Strata's.
+func (r *runner) annotations(u *graph.Unit, pub publication, blobs []registry.Blob) map[string]string {
+	a := map[string]string{
+		annotationKey:                 string(pub.recipe.ID()),
+		annotationUnit:                u.ID,
+		ocispec.AnnotationCreated:     r.pass.epoch(u).UTC().Format(time.RFC3339),
+		ocispec.AnnotationTitle:       u.ID,
+		ocispec.AnnotationDescription: "",
+	}
+	delete(a, ocispec.AnnotationDescription)
+	v := r.pass.Config.Version
+	setIf(a, ocispec.AnnotationRevision, v.Revision)
+	setIf(a, ocispec.AnnotationVersion, v.Name)
+	setIf(a, ocispec.AnnotationSource, v.Source)
+	if name, d := r.baseName(u); d != "" {
+		a[ocispec.AnnotationBaseImageName], a[ocispec.AnnotationBaseImageDigest] = name, d.String()
+	}
+	for _, b := range blobs {
+		a[annotationFor[b.MediaType]] = annotateBlob(b.Data)
+	}
+	if pub.trunk != nil && pub.trunk.desc.Digest != "" {
+		a[annotationTrunk] = pub.trunk.desc.Digest.String()
+	}
+	return a
+}
+
+var annotationFor = map[string]string{
+	recipeType:               annotationRecipe,
+	inventory.MediaTypeSmall: annotationSmall,
+	inventory.MediaTypeFull:  annotationFull,
+}
+
+func setIf(m map[string]string, name, value string) {
+	if value != "" {
+		m[name] = value
+	}
+}
+
+// baseName gives the name and platform digest of the image that a unit's
+// Dockerfile starts from.
+func (r *runner) baseName(u *graph.Unit) (string, digest.Digest) {
+	f := u.Build.Trunk.From
+	if up := r.pass.Graph.Parent(u, f); up != nil {
+		if img := r.image(up.ID); img != nil {
+			return r.repo(up).FamiliarString(), img.desc.Digest
+		}
+		return "", ""
+	}
+	if e, ok := externalOf(r.pass.Graph, u, f); ok {
+		x := r.pass.externals[e]
+		return x.ref.String(), x.digest
+	}
+	return "", ""
+}
+
+// attach makes an artifact that refers to the image and holds its recipe and
+// inventory, so that a registry's garbage collection leaves them. It goes on
+// beside the units that follow; a run ends after it.
+func (r *runner) attach(ctx context.Context, u *graph.Unit, img *picture, blobs []registry.Blob) {
+	r.inBackground.Go(func() {
+		_, err := r.pass.Config.Client.Attach(ctx, r.repo(u), manifestOf(img.desc), unitArtifact, blobs, nil)
+		if err != nil {
+			r.mu.Lock()
+			r.attachFailed = append(r.attachFailed, fmt.Errorf("attaching the recipe of %s: %w", u.ID, err))
+			r.mu.Unlock()
+		}
+	})
+}
+
+func (r *runner) attachErr() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return errors.Join(r.attachFailed...)
+}
+
+// contentID gives a unit's content key; its parents have been made.
+func (r *runner) contentID(u *graph.Unit) key.ContentID {
+	in := r.pass.inputs[u.ID]
+	parent := in.Parent
+	in.Parent = func(f dockerfile.From) (key.Parent, bool) {
+		p, ok := parent(f)
+		if img := r.image(p.Unit); ok && img != nil {
+			p.Digest = img.desc.Digest
+		} else if ok {
+			p.Digest = r.pass.answers.hits[p.Unit].Unit
+		}
+		return p, ok
+	}
+	return key.Content(in)
+}
+
+// epoch is the time that stands in a unit's files and config: when the newest
+// refresh slot among it and its parents began, or the beginning of 1970. It
+// follows from the recipe alone, so that every machine writes the same.
+func (p *Pass) epoch(u *graph.Unit) time.Time {
+	t := time.Unix(0, 0)
+	if s := p.slots[u.ID]; s.Start.After(t) {
+		t = s.Start
+	}
+	for _, up := range u.Parents {
+		if e := p.epoch(p.Graph.Unit(up.ID)); e.After(t) {
+			t = e
+		}
+	}
+	return t
+}
+
+// withLabels adds labels to an image's config.
+func withLabels(config []byte, labels map[string]string) ([]byte, error) {
+	if len(labels) == 0 {
+		return config, nil
+	}
+	var top map[string]json.RawMessage
+	if err := json.Unmarshal(config, &top); err != nil {
+		return nil, fmt.Errorf("reading the config: %w", err)
+	}
+	inner := map[string]json.RawMessage{}
+	if raw, ok := top["config"]; ok {
+		if err := json.Unmarshal(raw, &inner); err != nil {
+			return nil, fmt.Errorf("reading the config: %w", err)
+		}
+	}
+	all := map[string]string{}
+	if raw, ok := inner["Labels"]; ok {
+		if err := json.Unmarshal(raw, &all); err != nil {
+			return nil, fmt.Errorf("reading the labels: %w", err)
+		}
+	}
+	maps.Copy(all, labels)
+	for _, step := range []func() error{
+		func() (err error) { inner["Labels"], err = json.Marshal(all); return },
+		func() (err error) { top["config"], err = json.Marshal(inner); return },
+	} {
+		if err := step(); err != nil {
+			return nil, fmt.Errorf("writing the labels: %w", err)
+		}
+	}
+	return json.Marshal(top)
+}

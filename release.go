@@ -1,0 +1,203 @@
+package strata
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/registry"
+	"github.com/strata-build/strata/internal/spec"
+)
+
+// move is one user-facing tag and what it will point to.
+type move struct {
+	ref       registry.Ref
+	mediaType string
+	body      []byte
+}
+
+// release moves the user-facing tags: those of manifests first, then, once all
+// of them stand, those of indexes. It is called only when every unit of the run
+// is in the registry, so a tag never points at half a release.
+func (r *runner) release(ctx context.Context) ([]Moved, error) {
+	manifests, indexes, err := r.moves()
+	if err != nil {
+		return nil, err
+	}
+	var done []Moved
+	for _, moves := range [][]move{manifests, indexes} {
+		moved, err := r.set(ctx, moves)
+		done = append(done, moved...)
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// moves gives the tags of the units' manifests, and those of indexes whose
+// platforms are all in this run.
+func (r *runner) moves() (manifests, indexes []move, err error) {
+	rel := r.pass.Config.Version.Release()
+	project := r.pass.Config.Project
+	groups := map[string][]*graph.Unit{}
+	var order []string
+	for _, u := range r.pass.Units {
+		img := r.image(u.ID)
+		if img == nil {
+			continue
+		}
+		for _, tag := range project.TagsFor(u.Unit, rel) {
+			manifests = append(manifests, move{r.repo(u).WithTag(tag), img.desc.MediaType, img.body})
+		}
+		group := u.Layer + "/" + u.Variant
+		if groups[group] == nil {
+			order = append(order, group)
+		}
+		groups[group] = append(groups[group], u)
+	}
+	for _, name := range order {
+		units := groups[name]
+		tags := project.IndexTags(units[0].Layer, units[0].Variant, rel)
+		if len(tags) == 0 || len(units) < r.platforms(units[0]) {
+			continue
+		}
+		body, err := r.index(units)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, tag := range tags {
+			indexes = append(indexes, move{r.repo(units[0]).WithTag(tag), ocispec.MediaTypeImageIndex, body})
+		}
+	}
+	return manifests, indexes, nil
+}
+
+// platforms counts the units of a layer in a variant.
+func (r *runner) platforms(u *graph.Unit) int {
+	n := 0
+	for _, other := range r.pass.Graph.Units {
+		if other.Layer == u.Layer && other.Variant == u.Variant {
+			n++
+		}
+	}
+	return n
+}
+
+// index writes the index over the platforms of one layer and variant.
+func (r *runner) index(units []*graph.Unit) ([]byte, error) {
+	idx := ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+		Annotations: map[string]string{},
+	}
+	v := r.pass.Config.Version
+	setIf(idx.Annotations, ocispec.AnnotationRevision, v.Revision)
+	setIf(idx.Annotations, ocispec.AnnotationVersion, v.Name)
+	setIf(idx.Annotations, ocispec.AnnotationSource, v.Source)
+	var created time.Time
+	for _, u := range units {
+		img := r.image(u.ID)
+		d := manifestOf(img.desc)
+		d.Platform = platformOf(u.Platform)
+		d.Annotations = map[string]string{annotationKey: img.manifest.Annotations[annotationKey]}
+		idx.Manifests = append(idx.Manifests, d)
+		for _, a := range []string{ocispec.AnnotationBaseImageName, ocispec.AnnotationBaseImageDigest} {
+			setIf(d.Annotations, a, img.manifest.Annotations[a])
+		}
+		if e := r.pass.epoch(u); e.After(created) {
+			created = e
+		}
+	}
+	idx.Annotations[ocispec.AnnotationCreated] = created.UTC().Format(time.RFC3339)
+	body, err := json.Marshal(idx)
+	if err != nil {
+		return nil, fmt.Errorf("writing an index: %w", err)
+	}
+	return body, nil
+}
+
+func platformOf(s string) *ocispec.Platform {
+	parts := strings.SplitN(s, "/", 3)
+	p := &ocispec.Platform{OS: parts[0], Architecture: parts[1]}
+	if len(parts) == 3 {
+		p.Variant = parts[2]
+	}
+	return p
+}
+
+// Release is what tag templates are filled from.
+func (v Version) Release() spec.Release {
+	sha := v.Revision
+	if len(sha) > 12 {
+		sha = sha[:12]
+	}
+	return spec.Release{Version: v.Name, Branch: v.Branch, Sha: sha}
+}
+
+// set moves tags, a few at a time. A tag that points to the right place already
+// is left alone.
+func (r *runner) set(ctx context.Context, moves []move) ([]Moved, error) {
+	byRef := map[registry.Ref]move{}
+	for _, m := range moves {
+		byRef[m.ref] = m
+	}
+	var mu sync.Mutex
+	set := map[registry.Ref]Moved{}
+	err := each(ctx, byRef, 8, func(ctx context.Context, ref registry.Ref, m move) error {
+		d := digest.FromBytes(m.body)
+		before := r.tagBefore(ref)
+		if before != d.String() {
+			if _, err := r.pass.Config.Client.PutManifest(ctx, ref, m.mediaType, m.body); err != nil {
+				return fmt.Errorf("moving the tag %s: %w", ref.FamiliarString(), err)
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		set[ref] = Moved{Ref: registry.Ref{Host: ref.Host, Repo: ref.Repo, Tag: ref.Tag, Digest: d}, Previous: before}
+		return nil
+	})
+	var out []Moved
+	for _, m := range moves {
+		if s, ok := set[m.ref]; ok {
+			out = append(out, s)
+			delete(set, m.ref)
+		}
+	}
+	return out, err
+}
+
+// lookAtTags finds out, beside the run, where the tags point before it moves
+// them.
+func (r *runner) lookAtTags(ctx context.Context) {
+	rel := r.pass.Config.Version.Release()
+	project := r.pass.Config.Project
+	var refs []registry.Ref
+	for _, u := range r.pass.Units {
+		for _, tag := range append(project.TagsFor(u.Unit, rel), project.IndexTags(u.Layer, u.Variant, rel)...) {
+			refs = append(refs, r.repo(u).WithTag(tag))
+		}
+	}
+	r.inBackground.Go(func() {
+		for i, a := range r.pass.Config.Client.Probe(ctx, refs) {
+			if a.State == registry.Hit {
+				r.mu.Lock()
+				r.before[refs[i]] = a.Desc.Digest.String()
+				r.mu.Unlock()
+			}
+		}
+	})
+}
+
+func (r *runner) tagBefore(ref registry.Ref) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.before[ref]
+}

@@ -1,0 +1,314 @@
+package strata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/strata-build/strata/internal/build"
+	"github.com/strata-build/strata/internal/event"
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/image"
+	"github.com/strata-build/strata/internal/plan"
+	"github.com/strata-build/strata/internal/registry"
+)
+
+// Made is what came of one unit.
+type Made struct {
+	Unit     string
+	Action   plan.Action // what was done; the plan's, unless the registry had it meanwhile
+	Reason   string
+	Ref      registry.Ref // by digest; zero when it was not made
+	Size     int64        // compressed bytes of all blobs
+	Blobs    int
+	NewBlobs int   // that the registry did not have
+	Pushed   int64 // bytes of those
+	Seconds  float64
+	Steps    []build.Step
+	Err      error
+
+	built bool // an engine has built part of it
+}
+
+// Result is what a run did.
+type Result struct {
+	Units []Made // in the plan's order
+	Tags  []Moved
+}
+
+// Moved is a user-facing tag that was set.
+type Moved struct {
+	Ref      registry.Ref // with Tag and Digest
+	Previous string       // digest before, "" when the tag is new or it is not known
+}
+
+// lockInventory makes one goroutine at a time list the files of an image.
+func (r *runner) lockInventory(d digest.Digest) (unlock func()) {
+	r.mu.Lock()
+	if r.listing == nil {
+		r.listing = map[digest.Digest]*sync.Mutex{}
+	}
+	l := r.listing[d]
+	if l == nil {
+		l = &sync.Mutex{}
+		r.listing[d] = l
+	}
+	r.mu.Unlock()
+	l.Lock()
+	return l.Unlock
+}
+
+// UnitsError says that units could not be made. No user-facing tag was moved.
+type UnitsError struct {
+	Failed  []Made // with their own error
+	Skipped int    // units that were not started because of them
+}
+
+// Error names every unit that failed with its error.
+func (e *UnitsError) Error() string {
+	s := ""
+	for i, m := range e.Failed {
+		if i > 0 {
+			s += "\n"
+		}
+		s += fmt.Sprintf("building %s: %v", m.Unit, m.Err)
+	}
+	return s
+}
+
+// Unwrap gives the failures.
+func (e *UnitsError) Unwrap() []error {
+	out := make([]error, len(e.Failed))
+	for i, m := range e.Failed {
+		out[i] = m.Err
+	}
+	return out
+}
+
+// Execute does what the plan says: every unit after its parents, then the
+// user-facing tags, then the indexes. When any unit fails, what does not depend
+// on it is still finished, but no tag is moved.
+func (p *Pass) Execute(ctx context.Context) (Result, error) {
+	r := &runner{pass: p, made: map[string]*Made{}, images: map[string]*picture{}, before: map[registry.Ref]string{}}
+	defer r.inBackground.Wait()
+	start := time.Now()
+	p.emit(event.Event{Type: event.RunStarted, Total: int64(len(p.Plan.Steps))})
+	r.lookAtTags(ctx)
+	var nodes []build.Node
+	for _, s := range p.Plan.Steps {
+		if s.Action != plan.Skip {
+			nodes = append(nodes, build.Node{ID: s.Unit, Needs: parentIDs(p.Graph.Unit(s.Unit))})
+		}
+	}
+	outcomes := build.Schedule(ctx, nodes, max(p.Config.Parallel, 2), r.unit)
+	res, err := r.collect(outcomes)
+	if err == nil {
+		r.inBackground.Wait()
+		err = r.attachErr()
+	}
+	if err == nil {
+		res.Tags, err = r.release(ctx)
+	}
+	if cause := context.Cause(ctx); cause != nil && err != nil {
+		err = cause
+	}
+	e := event.Event{Type: event.RunFinished, Seconds: time.Since(start).Seconds()}
+	if err != nil {
+		e.Error = err.Error()
+	}
+	p.emit(e)
+	return res, err
+}
+
+func parentIDs(u *graph.Unit) []string {
+	var ids []string
+	for _, up := range u.Parents {
+		ids = append(ids, up.ID)
+	}
+	return ids
+}
+
+func (p *Pass) emit(e event.Event) {
+	e.Time = time.Now()
+	if p.Config.Sink != nil {
+		p.Config.Sink.Emit(e)
+	}
+}
+
+// runner holds the state of one run.
+type runner struct {
+	pass *Pass
+
+	engineOnce sync.Once
+	engine     build.Engine
+	engineErr  error
+
+	mu     sync.Mutex
+	made   map[string]*Made
+	images map[string]*picture // by unit; final images
+
+	inBackground sync.WaitGroup // what may finish after its unit: attachments
+	attachFailed []error
+	before       map[registry.Ref]string // where tags pointed when the run began
+	listing      map[digest.Digest]*sync.Mutex
+}
+
+// openEngine opens the engine when it is first needed.
+func (r *runner) openEngine(ctx context.Context) (build.Engine, error) {
+	r.engineOnce.Do(func() {
+		if r.pass.Config.Engine == nil {
+			r.engineErr = errors.New("there is no engine")
+			return
+		}
+		r.engine, r.engineErr = r.pass.Config.Engine(ctx)
+	})
+	return r.engine, r.engineErr
+}
+
+// unit makes one unit and tells about it.
+func (r *runner) unit(ctx context.Context, id string) error {
+	step, _ := r.pass.Plan.Step(id)
+	u := r.pass.Graph.Unit(id)
+	m := &Made{Unit: id, Action: step.Action, Reason: step.Reasons[0]}
+	start := time.Now()
+	r.pass.emit(event.Event{Type: event.UnitStarted, Unit: id, Action: string(step.Action), Text: step.Reasons[0]})
+	img, err := r.make(ctx, u, step, m)
+	m.Seconds, m.Err = time.Since(start).Seconds(), err
+	done := event.Event{Type: event.UnitFinished, Unit: id, Action: string(m.Action), Text: m.Reason, Seconds: m.Seconds}
+	if err == nil {
+		m.Ref = r.repo(u).WithDigest(img.desc.Digest)
+		m.Size, m.Blobs = img.size()
+		done.Digest, done.Size = img.desc.Digest.String(), m.Size
+	} else {
+		done.Error = err.Error()
+	}
+	r.mu.Lock()
+	r.made[id], r.images[id] = m, img
+	r.mu.Unlock()
+	r.pass.emit(done)
+	return err
+}
+
+func (r *runner) repo(u *graph.Unit) registry.Ref { return r.pass.repos[u.ID] }
+
+// image gives the final image of a unit that was made in this run.
+func (r *runner) image(id string) *picture {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.images[id]
+}
+
+// collect puts the outcomes in the plan's order.
+func (r *runner) collect(outcomes []build.Outcome) (Result, error) {
+	var res Result
+	failed := &UnitsError{}
+	for _, o := range outcomes {
+		m := r.made[o.ID]
+		if m == nil { // never started
+			m = &Made{Unit: o.ID, Err: o.Err}
+			m.Action = plan.Skip
+			if o.Err != nil {
+				m.Reason = o.Err.Error()
+			}
+		}
+		res.Units = append(res.Units, *m)
+		var skip *build.SkippedError
+		switch {
+		case errors.As(o.Err, &skip):
+			failed.Skipped++
+		case o.Err != nil:
+			failed.Failed = append(failed.Failed, *m)
+		}
+	}
+	if len(failed.Failed) > 0 {
+		return res, failed
+	}
+	return res, nil
+}
+
+// make brings one unit about in the cheapest way that the plan found, or in a
+// cheaper one if that has become possible since.
+func (r *runner) make(ctx context.Context, u *graph.Unit, step plan.Step, m *Made) (*picture, error) {
+	if step.Action == plan.Reuse {
+		return parsePicture(r.pass.answers.units[u.ID])
+	}
+	if img, err := r.cutoff(ctx, u, step, m); img != nil || err != nil {
+		return img, err
+	}
+	trunk, built, err := r.trunk(ctx, u, step, m)
+	if err != nil {
+		return nil, err
+	}
+	if trunk != nil {
+		if len(u.Build.Trunk.Tail) == 0 && len(u.Labels) == 0 && built {
+			return trunk, nil
+		}
+		img, err := r.appendTail(ctx, u, trunk, m)
+		var inexact *image.NotExact
+		if !errors.As(err, &inexact) {
+			return img, err
+		}
+		m.Action, m.Reason = plan.Build, "the engine makes its last files: "+inexact.Error()
+		r.pass.emit(event.Event{Type: event.Message, Unit: u.ID, Text: m.Reason})
+	}
+	return r.buildWhole(ctx, u, m)
+}
+
+// cutoff looks a unit up again whose parents were made in this run: under its
+// content key, which names the parents by digest, it may be there although
+// their keys are new.
+func (r *runner) cutoff(ctx context.Context, u *graph.Unit, step plan.Step, m *Made) (*picture, error) {
+	if len(step.Needs) == 0 || r.pass.rebuild(u) {
+		return nil, nil
+	}
+	c := r.contentID(u)
+	a := r.pass.Config.Client.Lookup(ctx, r.repo(u).WithTag(c.Tag()))
+	if a.State == registry.Failed {
+		return nil, fmt.Errorf("looking up %s: %w", u.ID, a.Err)
+	}
+	if hitDigest(a) == "" {
+		return nil, nil
+	}
+	img, err := parsePicture(a)
+	if err != nil {
+		return nil, err
+	}
+	m.Action, m.Reason = plan.Reuse, "its parents came out the same"
+	return img, r.pointTo(ctx, u, img, r.pass.Keys[u.ID].Unit.ID().Tag(), lastTag(u))
+}
+
+// pointTo sets tags in a unit's repository to an image that is there already.
+func (r *runner) pointTo(ctx context.Context, u *graph.Unit, img *picture, tags ...string) error {
+	want := map[string]bool{}
+	for _, t := range tags {
+		want[t] = true
+	}
+	return each(ctx, want, 8, func(ctx context.Context, tag string, _ bool) error {
+		_, err := r.pass.Config.Client.PutManifest(ctx, r.repo(u).WithTag(tag), img.desc.MediaType, img.body)
+		if err != nil {
+			return fmt.Errorf("setting the tag %s: %w", tag, err)
+		}
+		return nil
+	})
+}
+
+func (p *Pass) rebuild(u *graph.Unit) bool {
+	if !p.Config.Rebuild {
+		return false
+	}
+	for _, w := range p.Wanted {
+		if w.ID == u.ID {
+			return true
+		}
+	}
+	return false
+}
+
+func manifestOf(desc ocispec.Descriptor) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
+}

@@ -1,0 +1,215 @@
+// Package strata is the one pass that every command takes, read from top to
+// bottom: read the project, order its units, gather what they are made from,
+// compute their keys, ask the registry, decide, and, unless the caller only
+// wanted to look, act.
+//
+// It takes everything it needs from outside in a [Config]: no environment,
+// clock, terminal or working directory is read here. What happens on the way is
+// told as events.
+package strata
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/strata-build/strata/internal/build"
+	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/dockerfile"
+	"github.com/strata-build/strata/internal/event"
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/key"
+	"github.com/strata-build/strata/internal/plan"
+	"github.com/strata-build/strata/internal/registry"
+	"github.com/strata-build/strata/internal/slot"
+	"github.com/strata-build/strata/internal/source"
+	"github.com/strata-build/strata/internal/spec"
+)
+
+// Config is what a pass works with. It is not changed.
+type Config struct {
+	Project  *spec.Project
+	Client   *registry.Client
+	Platform string // of this machine: "linux/amd64"
+	Now      time.Time
+	Sink     event.Sink
+	Cache    string // folder for what can be made again; "" keeps nothing
+
+	Push     bool     // look up and publish in the image's own registry, not the embedded one
+	Units    []string // patterns of the units that are asked for; none: all
+	Rebuild  bool     // build the units that are asked for whatever the registry holds
+	Refresh  bool     // count a slot that has turned at once, whatever `stale` says
+	Version  Version
+	Stat     *source.StatCache
+	Estimate func(layer, variant, platform string, a plan.Action) *plan.Estimate
+	// Emulated says whether an engine has to emulate the platform; an error
+	// says that it can't.
+	Emulated func(platform string) (bool, error)
+
+	// Engine opens the engine; it is called once, and only when something has to
+	// be built. Only the acting part of a pass uses what follows.
+	Engine   func(context.Context) (build.Engine, error)
+	Parallel int  // units at once; 0 means 2
+	NoCache  bool // the engine ignores its own instruction cache
+	// EngineRef gives the name under which the engine reaches a repository; nil
+	// means under its own.
+	EngineRef func(registry.Ref) string
+}
+
+// Version is what the source code is called.
+type Version struct {
+	Name     string // "1.4.0", "v1.4.0-3-gabc1234": the {version} of tags
+	Revision string // full commit
+	Branch   string
+	Dirty    bool
+	Source   string // URL of the repository, without credentials
+}
+
+// Pass is a project with everything that was found out about it, and the plan.
+// It is immutable once [Prepare] has returned.
+type Pass struct {
+	Config   Config
+	Graph    *graph.Graph
+	Units    []*graph.Unit // asked for and what they stand on, parents first
+	Wanted   []*graph.Unit
+	Plan     plan.Plan
+	Keys     map[string]key.Keys
+	Warnings []diag.Finding
+
+	repos     map[string]registry.Ref // where the results of each unit are kept
+	externals externals
+	sources   map[string][]byte // Dockerfiles by path
+	slots     map[string]slot.Slot
+	inputs    map[string]key.Input
+	contexts  contexts
+	answers   answers
+}
+
+// Prepare goes the whole way up to the plan. It writes nothing but the cache.
+func Prepare(ctx context.Context, c Config) (*Pass, error) {
+	p := &Pass{Config: c}
+	if err := p.readGraph(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.readContexts(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.computeKeys(); err != nil {
+		return nil, err
+	}
+	if err := p.probe(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.decide(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// readGraph reads the Dockerfiles and the external images that they name, and
+// orders the units.
+func (p *Pass) readGraph(ctx context.Context) error {
+	c := p.Config
+	asked, err := c.Project.Select(c.Units...)
+	if err != nil {
+		return err
+	}
+	files, err := p.readDockerfiles()
+	if err != nil {
+		return err
+	}
+	if err := p.order(files, asked, nil); err != nil {
+		return err
+	}
+	if p.externals, err = resolveExternals(ctx, c, p.Graph, p.Units); err != nil {
+		return err
+	}
+	// A base image's environment and ONBUILD triggers are part of what a
+	// Dockerfile says: where there are any, it is read once more with them.
+	if p.externals.matter() {
+		if err := p.order(files, asked, p.externals.base(p.Graph)); err != nil {
+			return err
+		}
+	}
+	return p.nameRepositories()
+}
+
+func (p *Pass) order(files map[string]*dockerfile.File, asked []spec.Unit, base graph.Base) error {
+	g, err := graph.New(p.Config.Project, files, graph.Options{BuildPlatform: p.Config.Platform, Base: base})
+	if err != nil {
+		return err
+	}
+	p.Graph, p.Wanted = g, nil
+	var ids []string
+	for _, u := range asked {
+		ids = append(ids, u.ID())
+		p.Wanted = append(p.Wanted, g.Unit(u.ID()))
+	}
+	p.Units = g.Closure(ids)
+	return nil
+}
+
+// nameRepositories says where the results of each unit are kept.
+func (p *Pass) nameRepositories() error {
+	p.repos = map[string]registry.Ref{}
+	for _, u := range p.Units {
+		repo, err := repository(u.Image, p.Config.Push)
+		if err != nil {
+			return err
+		}
+		p.repos[u.ID] = repo
+	}
+	return nil
+}
+
+// decide makes the plan.
+func (p *Pass) decide() error {
+	c := p.Config
+	in := plan.Input{
+		Graph: p.Graph, Wanted: p.Wanted, Units: p.Units, Keys: p.Keys,
+		Hits: p.answers.hits, Last: p.answers.last, Estimate: c.Estimate,
+		Rebuild: map[string]bool{}, Emulated: map[string]bool{}, Inexact: map[string]string{},
+	}
+	if c.Rebuild {
+		for _, u := range p.Wanted {
+			in.Rebuild[u.ID] = true
+		}
+	}
+	for _, u := range p.Units {
+		if c.Emulated == nil {
+			break
+		}
+		emulated, err := c.Emulated(u.Platform)
+		in.Emulated[u.Platform] = emulated || err != nil
+	}
+	p.Plan = plan.Make(in)
+	for _, s := range p.Plan.Steps {
+		if !s.Emulated {
+			continue
+		}
+		if _, err := c.Emulated(s.Platform); err != nil {
+			return fmt.Errorf("planning %s: %w", s.Unit, err)
+		}
+	}
+	return nil
+}
+
+// repository says where the results of a run are kept: with push in the
+// image's own registry, else in the embedded one.
+func repository(image string, push bool) (registry.Ref, error) {
+	if !hasHost(image) {
+		if push {
+			return registry.Ref{}, diag.Hint(fmt.Errorf("the image %q names no registry to push to", image),
+				"write it with a host, for example image: ghcr.io/user/%s", image)
+		}
+		return registry.Ref{Host: registry.EmbeddedHost, Repo: image}, nil
+	}
+	ref, err := registry.ParseRef(image)
+	if err != nil {
+		return ref, err
+	}
+	if push {
+		return ref.Repository(), nil
+	}
+	return ref.Repository().Mirrored(), nil
+}

@@ -1,0 +1,215 @@
+package strata
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/strata-build/strata/internal/build"
+	"github.com/strata-build/strata/internal/dockerfile"
+	"github.com/strata-build/strata/internal/event"
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/inventory"
+	"github.com/strata-build/strata/internal/key"
+	"github.com/strata-build/strata/internal/plan"
+	"github.com/strata-build/strata/internal/registry"
+)
+
+// trunk gives the image that a unit's tail goes on: the parent itself, the
+// image under the trunk's key, or what an engine builds now. It is nil when the
+// tail can't go on any of them and the engine has to build the whole. built says
+// that it is the unit itself, published under the unit's own key.
+func (r *runner) trunk(ctx context.Context, u *graph.Unit, step plan.Step, m *Made) (img *picture, built bool, err error) {
+	t := u.Build.Trunk
+	switch {
+	case step.Action == plan.Build && len(r.pass.Keys[u.ID].Trunk.Lines()) == 0 && !t.Empty:
+		img, err = r.buildTrunk(ctx, u, m, r.pass.Keys[u.ID].Unit)
+		return img, true, err
+	case step.Action == plan.Build && !t.Empty:
+		img, err = r.buildTrunk(ctx, u, m, r.pass.Keys[u.ID].Trunk)
+		return img, false, err
+	case !t.Empty:
+		img, err = parsePicture(r.pass.answers.trunks[u.ID])
+		return img, false, err
+	}
+	img, err = r.base(ctx, u, t.From)
+	return img, false, err
+}
+
+// base gives the image behind a From.
+func (r *runner) base(ctx context.Context, u *graph.Unit, f dockerfile.From) (*picture, error) {
+	if up := r.pass.Graph.Parent(u, f); up != nil {
+		if img := r.image(up.ID); img != nil {
+			return img, nil
+		}
+		return parsePicture(r.pass.answers.units[up.ID])
+	}
+	if f.Image == dockerfile.Scratch {
+		return &picture{config: []byte(`{}`)}, nil
+	}
+	e, ok := externalOf(r.pass.Graph, u, f)
+	if !ok {
+		return nil, nil
+	}
+	x := r.pass.externals[e]
+	return loadPicture(ctx, r.pass.Config.Client, x.ref.WithDigest(x.digest))
+}
+
+// buildTrunk lets the engine build a unit's trunk and publishes it under the
+// recipe's key.
+func (r *runner) buildTrunk(ctx context.Context, u *graph.Unit, m *Made, recipe key.Recipe) (*picture, error) {
+	if a := r.pass.Config.Client.Lookup(ctx, r.repo(u).WithTag(recipe.ID().Tag())); hitDigest(a) != "" && !r.pass.rebuild(u) {
+		m.Action, m.Reason = plan.Reuse, "another run built it meanwhile"
+		return parsePicture(a)
+	}
+	return r.engineBuild(ctx, u, m, recipe, u.Build.Trunk.Source)
+}
+
+// buildWhole lets the engine build a unit, tail and all.
+func (r *runner) buildWhole(ctx context.Context, u *graph.Unit, m *Made) (*picture, error) {
+	return r.engineBuild(ctx, u, m, r.pass.Keys[u.ID].Unit, nil)
+}
+
+func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe key.Recipe, source []byte) (*picture, error) {
+	engine, err := r.openEngine(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("opening the engine: %w", err)
+	}
+	job, err := r.job(u, source)
+	if err != nil {
+		return nil, err
+	}
+	sink := r.pass.Config.Sink
+	if sink == nil {
+		sink = event.Discard
+	}
+	res, err := engine.Build(ctx, job, sink)
+	if err != nil {
+		return nil, err
+	}
+	m.Steps = append(m.Steps, res.Steps...)
+	built, err := readPicture(r.repo(u), res.Manifest, res.Body)
+	if err != nil {
+		return nil, err
+	}
+	built.config = res.Config
+	m.built = true
+	for _, l := range built.manifest.Layers {
+		m.Pushed += l.Size
+	}
+	m.NewBlobs = len(built.manifest.Layers)
+	inv, err := r.takeInventory(ctx, u, built, res)
+	if err != nil {
+		return nil, fmt.Errorf("listing the files of %s: %w", u.ID, err)
+	}
+	return r.publish(ctx, u, m, publication{
+		recipe: recipe, manifest: built.manifest, config: built.config, inventory: inv,
+		whole: recipe.ID() == r.pass.Keys[u.ID].Unit.ID(),
+	})
+}
+
+// job is what the engine is asked to build; source nil means the Dockerfile as
+// it is.
+func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
+	p := r.pass
+	j := build.Job{
+		Unit: u.ID, Dockerfile: source, Name: filepath.ToSlash(u.Dockerfile), ContextDir: p.path(u.Context),
+		Platform: u.Platform, Args: map[string]string{}, Contexts: map[string]string{}, Pins: map[string]digest.Digest{},
+		SSH: u.SSH, Network: u.Network, NoCache: p.Config.NoCache,
+		Compression: p.Config.Project.Compression, SourceDateEpoch: p.epoch(u).Unix(), Repository: p.Config.engineName(r.repo(u)),
+	}
+	if source == nil {
+		j.Dockerfile, j.Target = p.sources[u.Dockerfile], u.Target
+	}
+	for _, s := range u.Secrets {
+		file := s.File
+		if file != "" {
+			file = p.path(file)
+		}
+		j.Secrets = append(j.Secrets, build.Secret{ID: s.ID, Env: s.Env, File: file})
+	}
+	for name, value := range u.Args {
+		j.Args[name] = value
+	}
+	for name, value := range u.Contexts {
+		if !strings.Contains(value, ":") {
+			j.Contexts[name] = p.path(value)
+		} else if strings.HasPrefix(value, "docker-image://") {
+			j.Contexts[name] = value
+		}
+	}
+	for _, up := range u.Parents {
+		img := r.image(up.ID)
+		if img == nil {
+			var err error
+			if img, err = parsePicture(p.answers.units[up.ID]); err != nil {
+				return j, err
+			}
+		}
+		name := p.Config.engineName(r.repo(p.Graph.Unit(up.ID)).WithDigest(img.desc.Digest))
+		if up.Arg != "" {
+			j.Args[up.Arg] = name
+		} else {
+			j.Contexts[up.Context] = "docker-image://" + name
+		}
+	}
+	for _, f := range u.Build.Froms {
+		if e, ok := externalOf(p.Graph, u, f); ok && f.Image != "" && f.Kind != "syntax" {
+			j.Pins[f.Image] = p.externals[e].index
+		}
+	}
+	return j, nil
+}
+
+// takeInventory lists the files of what the engine has built: those of its
+// base, whose list is known, and those of the layers on top.
+func (r *runner) takeInventory(ctx context.Context, u *graph.Unit, built *picture, res build.Result) (*inventory.Inventory, error) {
+	var base *inventory.Inventory
+	from := 0
+	if img, err := r.base(ctx, u, u.Build.Trunk.From); err != nil {
+		return nil, err
+	} else if img != nil && img.ref.Repo != "" && startsWith(built.manifest.Layers, img.manifest.Layers) {
+		if base, err = r.inventoryOf(ctx, u, img, true); err != nil {
+			return nil, err
+		}
+		from = len(img.manifest.Layers)
+	}
+	var layers []inventory.Layer
+	for _, l := range built.manifest.Layers[from:] {
+		layers = append(layers, inventory.Layer{Blob: l.Digest, MediaType: l.MediaType, Open: func() (io.ReadCloser, error) {
+			if res.Blob != nil {
+				if b, err := res.Blob(ctx, l); err == nil {
+					return b, nil
+				}
+			}
+			return r.pass.Config.Client.Blob(ctx, r.repo(u), l)
+		}})
+	}
+	return inventory.FromLayers(ctx, base, layers)
+}
+
+// startsWith says whether an image's layers begin with those of its base.
+func startsWith(layers, base []ocispec.Descriptor) bool {
+	if len(base) > len(layers) {
+		return false
+	}
+	for i, l := range base {
+		if layers[i].Digest != l.Digest {
+			return false
+		}
+	}
+	return true
+}
+
+// engineName is the name under which the engine reaches a repository.
+func (c Config) engineName(ref registry.Ref) string {
+	if c.EngineRef != nil {
+		return c.EngineRef(ref)
+	}
+	return ref.String()
+}
