@@ -111,20 +111,25 @@ func TestOpeningIsCheap(t *testing.T) {
 	}
 }
 
-func TestBodiesStreamInProcess(t *testing.T) {
+func TestBodiesStream(t *testing.T) {
 	r := registrytest.New(t)
+	t.Run("in process", func(t *testing.T) { testStream(t, r, r.Inside("big")) })
+	t.Run("over http", func(t *testing.T) { testStream(t, r, r.Ref("bigger")) })
+}
+
+func testStream(t *testing.T, r *registrytest.Registry, at registry.Ref) {
 	const size = 200 << 20
 	before := memory()
 	var peak uint64
 	source := &zeros{left: size, each: func() { peak = max(peak, memory()) }}
-	d, err := r.Client.PushStream(ctx, r.Inside("big"), "x/y", source)
+	d, err := r.Client.PushStream(ctx, at, "x/y", source)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d.Size != size {
 		t.Errorf("pushed %d bytes", d.Size)
 	}
-	rc, err := r.Client.Blob(ctx, r.Ref("big"), d)
+	rc, err := r.Client.Blob(ctx, at, d)
 	if err != nil {
 		t.Fatal(err)
 	}

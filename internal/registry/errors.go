@@ -72,6 +72,9 @@ func (e *Error) text() string {
 	case NotFound:
 		return fmt.Sprintf("not found (%d%s)", e.Status, said)
 	case Unauthorized:
+		if e.Status == 0 {
+			return e.Host + " asks for credentials" + said
+		}
 		return fmt.Sprintf("%s asks for credentials (%d%s)", e.Host, e.Status, said)
 	case Forbidden:
 		return fmt.Sprintf("%s denies access (%d%s)", e.Host, e.Status, said)
@@ -289,6 +292,9 @@ func transportError(ctx context.Context, op string, ref Ref, err error) error {
 		}
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		e.Kind, e.Status, e.Message = Unauthorized, http.StatusUnauthorized, "no credentials found"
+	case strings.Contains(err.Error(), "bearer realm"): // oras refuses to send a password there
+		_, why, _ := strings.Cut(err.Error(), "bearer realm ")
+		e.Kind, e.Message = Unauthorized, "the token service is not trusted: "+plain(why)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		e.Message = "connection refused"
 	case errors.As(err, &dns):

@@ -177,10 +177,11 @@ func rewriteTar(w io.Writer, r io.Reader, epoch time.Time) error {
 // importHeader gives the header that is written for h; nil leaves the entry
 // out: the root itself, device nodes, and formats' own entries.
 func importHeader(h *tar.Header, epoch time.Time) (*tar.Header, error) {
+	if isSparse(h) { // a few bytes could stand for any number of zeros
+		return nil, diag.Hint(fmt.Errorf("the archive has a sparse file: %q", h.Name), "make the archive without tar's --sparse")
+	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeFifo:
-	case tar.TypeGNUSparse:
-		h.Typeflag = tar.TypeReg
 	default:
 		return nil, nil
 	}
@@ -213,6 +214,15 @@ func importHeader(h *tar.Header, epoch time.Time) (*tar.Header, error) {
 		}
 	}
 	return out, nil
+}
+
+func isSparse(h *tar.Header) bool {
+	for k := range h.PAXRecords {
+		if strings.HasPrefix(k, "GNU.sparse.") {
+			return true
+		}
+	}
+	return h.Typeflag == tar.TypeGNUSparse
 }
 
 func putImported(ctx context.Context, c *Client, ref Ref, p ocispec.Platform, layer ocispec.Descriptor,

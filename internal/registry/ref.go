@@ -33,6 +33,9 @@ func ParseRef(s string) (Ref, error) {
 		return Ref{}, refError(s, err)
 	}
 	r := Ref{Host: reference.Domain(named), Repo: reference.Path(named)}
+	if r.Host == "" { // a first part like "a.b_c" is neither a host nor a name of Docker Hub
+		return Ref{}, refError(s, reference.ErrReferenceInvalidFormat)
+	}
 	if t, ok := named.(reference.Tagged); ok {
 		r.Tag = t.Tag()
 	}

@@ -193,7 +193,9 @@ const maxFallbackTries = 10
 // addFallback enters d into the fall-back index of subject. The protocol has
 // no compare-and-swap: within this client a lock keeps writers apart, for the
 // embedded registry a lock file does so for all processes, and for others the
-// index is read again after it was written, until the entry is there.
+// index is read again after it was written, until the entry is there. What
+// remains is a writer elsewhere that read the index before ours was written and
+// writes its own after we looked: the entry is lost then, never the artifact.
 func (c *Client) addFallback(ctx context.Context, subject Ref, d ocispec.Descriptor) error {
 	unlock, err := c.lockSubject(ctx, subject)
 	if err != nil {
