@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -352,13 +353,28 @@ func TestHermeticNetwork(t *testing.T) {
 	}
 }
 
-func TestUnknownCacheOnTheEmbeddedEngine(t *testing.T) {
+func TestJobsThatCantBeBuilt(t *testing.T) {
 	e := open(t, t.TempDir(), nil)
-	j := job(t, "FROM scratch\n", nil)
-	j.CacheTo = []build.Cache{{Type: "gha"}}
-	_, err := e.Build(t.Context(), j, event.Discard)
-	if err == nil || !strings.Contains(err.Error(), `using cache type "gha": the embedded engine has only registry, local, inline`) {
-		t.Errorf("got %v", err)
+	for _, tc := range []struct {
+		edit func(*build.Job)
+		want string
+	}{
+		{func(j *build.Job) { j.CacheTo = []build.Cache{{Type: "gha"}} }, `using cache type "gha": the embedded engine has only registry, local, inline`},
+		{func(j *build.Job) { j.Network = "bridge" }, `using network "bridge": it is none of ["" "none" "host"]`},
+		{func(j *build.Job) { j.Compression = "xz" }, `using compression "xz": it is none of ["" "gzip" "zstd"]`},
+		{func(j *build.Job) { j.Export = &build.Export{Type: "zip"} }, `using export type "zip": it is none of ["oci" "docker" "tar"]`},
+		{func(j *build.Job) { j.ContextDir = "" }, `the job has no build context`},
+		{func(j *build.Job) { j.ContextDir = "/nowhere" }, `opening build context "/nowhere": lstat /nowhere: no such file or directory`},
+		{func(j *build.Job) { j.Contexts = map[string]string{"x": "/nowhere"} }, `opening named context "x": lstat /nowhere: no such file or directory`},
+		{func(j *build.Job) { j.Pins = map[string]digest.Digest{"A:1": "sha256:00"} }, `pinning image "A:1": invalid reference format: repository name (library/A) must be lowercase`},
+		{func(j *build.Job) { j.Secrets = []build.Secret{{ID: "x"}} }, `reading secret "x": one of env and file must be set`},
+	} {
+		j := job(t, "FROM scratch\n", nil)
+		tc.edit(&j)
+		_, err := e.Build(t.Context(), j, event.Discard)
+		if want := `building "` + j.Unit + `": ` + tc.want; err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
 	}
 }
 
@@ -404,6 +420,40 @@ func TestExportAlone(t *testing.T) {
 		}
 		if (len(r.Body) > 0) != (typ != "tar") {
 			t.Errorf("%s: manifest %q", typ, r.Body)
+		}
+	}
+}
+
+func TestZstdIsForNewBlobsOnly(t *testing.T) {
+	h := newHub(t)
+	h.pushBase(t, "base", "latest")
+	e := open(t, t.TempDir(), h)
+	j := job(t, "FROM strata.internal/base\nCOPY f /\n", map[string]string{"f": "x"})
+	j.Compression = "zstd"
+	r, _ := mustBuild(t, e, j)
+	var got []string
+	for _, l := range manifest(t, r.Body).Layers {
+		got = append(got, l.MediaType)
+	}
+	want := []string{ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// A pin may name one platform, as the lock does.
+func TestPinOfOnePlatform(t *testing.T) {
+	h := newHub(t)
+	h.pushBase(t, "docker.io/library/tool", "1", file{"which", 0o644, []byte("pinned")})
+	pinned := digestOf(t, h, "docker.io/library/tool", "1")
+	h.pushBase(t, "docker.io/library/tool", "1", file{"which", 0o644, []byte("moved")})
+	e := open(t, t.TempDir(), h)
+	for platform, want := range map[string]string{"linux/" + runtime.GOARCH: "pinned", "linux/" + foreign(): "moved"} {
+		j := job(t, "FROM scratch\nCOPY --from=tool:1 /which /\n", nil)
+		j.Pins = map[string]digest.Digest{"tool:1::" + platform: pinned}
+		r, _ := mustBuild(t, e, j)
+		if text := h.layerText(t, "out/app", r.Body); !strings.Contains(text, want) {
+			t.Errorf("pin of %s: image lacks %q:\n%s", platform, want, text)
 		}
 	}
 }

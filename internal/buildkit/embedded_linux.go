@@ -38,9 +38,11 @@ import (
 
 const (
 	messageLimit = 16 << 20 // of a gRPC message; BuildKit's own default
-	historySize  = 20       // builds whose images the store holds on to
-	historyAge   = 48 * time.Hour
-	settleLimit  = 10 * time.Second // for a cancelled container to end
+	// The store holds on to the blobs of so many last builds, and of all builds
+	// of the last hour: long enough for [build.Result].Blob.
+	historySize = 4
+	historyAge  = time.Hour
+	settleLimit = 10 * time.Second // for a cancelled container to end
 )
 
 // Embedded is BuildKit in this process. It implements [build.Engine].

@@ -27,3 +27,6 @@ func hasEmulator(string) (bool, error) { return false, nil }
 func RegisterBinfmt(string) error {
 	return errors.New("registering emulator: this needs Linux")
 }
+
+// RuncPath gives "": there is no runc on this system.
+func RuncPath(string) string { return "" }

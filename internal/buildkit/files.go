@@ -26,11 +26,11 @@ import (
 // the time carries a trace of the inode's change time, which no program can
 // set, in its last 16 bits: 65 microseconds, less than a kernel tick.
 func contextFS(dir string) (fsutil.FS, error) {
-	base, err := fsutil.NewFS(dir)
+	root, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, err
 	}
-	root, err := filepath.EvalSymlinks(dir)
+	base, err := fsutil.NewFS(root)
 	if err != nil {
 		return nil, err
 	}

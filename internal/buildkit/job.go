@@ -42,12 +42,22 @@ func (e *engine) check(j build.Job) error {
 				"use type=registry, or name a BuildKit that has it with --engine")
 		}
 	}
-	switch j.Network {
-	case "", "none", "host":
-	default:
-		return fmt.Errorf("using network %q: it is none of \"\", \"none\", \"host\"", j.Network)
+	if err := oneOf("network", j.Network, "", "none", "host"); err != nil {
+		return err
 	}
-	return nil
+	if j.Export != nil {
+		if err := oneOf("export type", j.Export.Type, client.ExporterOCI, client.ExporterDocker, client.ExporterTar); err != nil {
+			return err
+		}
+	}
+	return oneOf("compression", j.Compression, "", "gzip", "zstd")
+}
+
+func oneOf(what, value string, known ...string) error {
+	if slices.Contains(known, value) {
+		return nil
+	}
+	return fmt.Errorf("using %s %q: it is none of %q", what, value, known)
 }
 
 // solveOpt translates j into BuildKit's words.

@@ -58,7 +58,8 @@ func (l leftovers) scratch() []string {
 }
 
 // killContainers deletes the containers whose bundle lies below root. Others
-// (docker's, another engine's) are in the same folder and are not touched.
+// (docker's, another engine's) are in the same folder and are not touched. A
+// container that was killed while it was made has a folder but no state yet.
 func (l leftovers) killContainers() {
 	states, _ := filepath.Glob(filepath.Join(runcState, "*", "state.json"))
 	for _, state := range states {
@@ -69,6 +70,11 @@ func (l leftovers) killContainers() {
 		// An error means that it is gone or broken; its cgroup is killed next.
 		_ = exec.Command(l.runc, "delete", "--force", id).Run()
 		_ = os.RemoveAll(filepath.Dir(state))
+	}
+	bundles, _ := filepath.Glob(filepath.Join(l.root, "runc-*", "executor", "*", "rootfs"))
+	for _, rootfs := range bundles {
+		id := filepath.Base(filepath.Dir(rootfs)) // BuildKit names both alike
+		_ = os.RemoveAll(filepath.Join(runcState, id))
 	}
 }
 

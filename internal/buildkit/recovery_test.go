@@ -227,6 +227,66 @@ func TestKilledEngineIsClearedUp(t *testing.T) {
 	mustBuild(t, e, job(t, "FROM strata.internal/base\nRUN echo works > /made\n", nil))
 }
 
+// Whatever the engine was doing when it was killed, the next one starts, and
+// builds what the killed one did not finish.
+func TestKillsAtAnyMoment(t *testing.T) {
+	h := newHub(t)
+	h.pushBase(t, "base", "latest")
+	root := t.TempDir()
+	var ids []string // of the containers that were killed
+	for i := range 10 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), childRoot+"="+root, childHub+"="+h.addr)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(60+i*35) * time.Millisecond)
+		kill(t, cmd)
+		ids = append(ids, containers(root)...)
+		e := open(t, root, h)
+		mustBuild(t, e, job(t, "FROM strata.internal/base\nRUN echo works > /made\n", nil))
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := mountsBelow(t, root); len(left) > 0 || sleepers(t) > 0 {
+		t.Errorf("left: %d processes, mounts %q", sleepers(t), left)
+	}
+	for _, id := range ids {
+		if _, err := os.Stat(filepath.Join(runcState, id)); err == nil {
+			t.Errorf("runc still knows %q", id)
+		}
+	}
+}
+
+// containers lists the containers that an engine below root has a bundle for.
+func containers(root string) []string {
+	var ids []string
+	found, _ := filepath.Glob(filepath.Join(root, "runc-*", "executor", "*", "rootfs"))
+	for _, f := range found {
+		ids = append(ids, filepath.Base(filepath.Dir(f)))
+	}
+	return ids
+}
+
+// Where overlayfs can't be used, copies are.
+func TestNativeSnapshotter(t *testing.T) {
+	h := newHub(t)
+	h.pushBase(t, "base", "latest")
+	e, err := Open(t.Context(), Options{
+		Root: t.TempDir(), Snapshotter: "native", DockerConfig: t.TempDir(), MaxParallelism: 1,
+		Registry: func() (string, error) { return h.addr, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	r, _ := mustBuild(t, e, job(t, "FROM strata.internal/base\nRUN echo works > /made\n", nil))
+	if text := h.layerText(t, "out/app", r.Body); !strings.Contains(text, "made 0\nworks\n") {
+		t.Errorf("image:\n%s", text)
+	}
+}
+
 // Builds of one run share the engine; the same step is run once.
 func TestBuildsAtTheSameTime(t *testing.T) {
 	h := newHub(t)

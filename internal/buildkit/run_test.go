@@ -4,6 +4,7 @@ package buildkit
 
 import (
 	"errors"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -74,7 +75,8 @@ func TestRunTimeout(t *testing.T) {
 func TestUsageAndPrune(t *testing.T) {
 	h := newHub(t)
 	h.pushBase(t, "base", "latest")
-	e := open(t, t.TempDir(), h)
+	root := t.TempDir()
+	e := open(t, root, h)
 	mustBuild(t, e, job(t, "FROM strata.internal/base\nRUN echo made > /made\n", nil))
 	u, err := e.Usage(t.Context())
 	if err != nil || u.Records == 0 || u.Bytes < int64(len(shell)) {
@@ -92,5 +94,14 @@ func TestUsageAndPrune(t *testing.T) {
 	}
 	if left, err := e.Usage(t.Context()); err != nil || left.Bytes != 0 {
 		t.Errorf("left %+v, %v", left, err)
+	}
+	// The last record of an image that was exported is gone as well; blobs go
+	// with the collection that follows.
+	if err := e.worker.GarbageCollect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := filepath.Glob(filepath.Join(root, "runc-*", "content", "blobs", "sha256", "*"))
+	if err != nil || len(blobs) != 0 {
+		t.Errorf("%d blobs are left, %v", len(blobs), err)
 	}
 }

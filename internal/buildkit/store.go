@@ -2,9 +2,12 @@ package buildkit
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
+	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/client"
 )
 
@@ -61,8 +64,37 @@ func (e *engine) Prune(ctx context.Context, o PruneOptions) (int64, error) {
 	err := e.client.Prune(ctx, ch, opts...)
 	close(ch)
 	freed := <-sum
+	if err == nil && e.embedded && o == (PruneOptions{}) {
+		err = e.forgetBuilds(ctx)
+	}
 	if err != nil {
 		return freed, fmt.Errorf("pruning store: %w", err)
 	}
 	return freed, nil
+}
+
+// forgetBuilds deletes the history of builds, which holds on to the blobs of
+// their images.
+func (e *engine) forgetBuilds(ctx context.Context) error {
+	ctl := e.client.ControlClient()
+	events, err := ctl.ListenBuildHistory(ctx, &controlapi.BuildHistoryRequest{EarlyExit: true})
+	if err != nil {
+		return err
+	}
+	for {
+		ev, err := events.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if ev.Record == nil || ev.Type == controlapi.BuildHistoryEventType_DELETED {
+			continue
+		}
+		req := &controlapi.UpdateBuildHistoryRequest{Ref: ev.Record.Ref, Delete: true}
+		if _, err := ctl.UpdateBuildHistory(ctx, req); err != nil {
+			return err
+		}
+	}
 }

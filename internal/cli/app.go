@@ -1,0 +1,306 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	strata "github.com/strata-build/strata"
+	"github.com/strata-build/strata/internal/build"
+	"github.com/strata-build/strata/internal/buildkit"
+	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/event"
+	"github.com/strata-build/strata/internal/plan"
+	"github.com/strata-build/strata/internal/record"
+	"github.com/strata-build/strata/internal/registry"
+	"github.com/strata-build/strata/internal/source"
+	"github.com/strata-build/strata/internal/spec"
+	"github.com/strata-build/strata/internal/view"
+)
+
+// app is one invocation: its flags, and what it has opened so far.
+type app struct {
+	machine Machine
+	flags   struct {
+		dir, file, color, tag string
+		offline               bool
+		engine                string
+		tlsCA, tlsCert        string
+		tlsKey, tlsName       string
+	}
+	embedded *registry.Embedded
+	listener *registry.Listener
+	stat     *source.StatCache
+	closers  []func() error
+}
+
+// close ends what was opened, the last first.
+func (a *app) close() error {
+	var errs []error
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		errs = append(errs, a.closers[i]())
+	}
+	a.closers = nil
+	return errors.Join(errs...)
+}
+
+// dir is the folder that the command works in.
+func (a *app) dir() string {
+	if filepath.IsAbs(a.flags.dir) {
+		return a.flags.dir
+	}
+	return filepath.Join(a.machine.Dir, a.flags.dir)
+}
+
+// home is where everything lies that Strata keeps on this machine.
+func (a *app) home() string {
+	env := a.machine.Getenv
+	if h := env("STRATA_HOME"); h != "" {
+		return h
+	}
+	if d := env("XDG_DATA_HOME"); d != "" {
+		return filepath.Join(d, "strata")
+	}
+	if h := env("HOME"); h != "" {
+		return filepath.Join(h, ".local", "share", "strata")
+	}
+	return "/var/lib/strata" // a service without a home
+}
+
+func (a *app) palette(w io.Writer) view.Palette {
+	env := a.machine.Getenv
+	return view.Palette{Color: view.ColorWanted(view.ColorOptions{
+		Flag: a.flags.color, Terminal: view.IsTerminal(w), NoColor: env("NO_COLOR"),
+		Force: env("CLICOLOR_FORCE"), CLIColor: env("CLICOLOR"), Term: env("TERM"),
+	})}
+}
+
+// registry opens the embedded registry, once.
+func (a *app) openRegistry() (*registry.Embedded, error) {
+	if a.embedded != nil {
+		return a.embedded, nil
+	}
+	e, err := registry.OpenEmbedded(filepath.Join(a.home(), "registry"))
+	if err != nil {
+		return nil, err
+	}
+	a.embedded = e
+	a.closers = append(a.closers, e.Close)
+	return e, nil
+}
+
+// client gives a client that reaches the embedded registry and every other.
+func (a *app) client() (*registry.Client, error) {
+	e, err := a.openRegistry()
+	if err != nil {
+		return nil, err
+	}
+	return registry.New(registry.Options{
+		Embedded: e, MirrorReads: true, Offline: a.flags.offline, UserAgent: "strata/" + a.machine.Version,
+	}), nil
+}
+
+// listen gives the address at which engines reach the embedded registry.
+func (a *app) listen() (string, error) {
+	if a.listener != nil {
+		return a.listener.Host(), nil
+	}
+	e, err := a.openRegistry()
+	if err != nil {
+		return "", err
+	}
+	l, err := e.Listen("127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	a.listener = l
+	a.closers = append(a.closers, l.Close)
+	return l.Host(), nil
+}
+
+// project reads the project of the folder.
+func (a *app) project() (*spec.Project, error) {
+	env := map[string]string{}
+	for _, kv := range a.machine.Environ {
+		name, value, _ := strings.Cut(kv, "=")
+		env[name] = value
+	}
+	file := a.flags.file
+	if filepath.IsAbs(file) {
+		rel, err := filepath.Rel(a.dir(), file)
+		if err != nil {
+			return nil, fmt.Errorf("finding the project file %q: %w", file, err)
+		}
+		file = rel
+	}
+	return spec.Load(a.dir(), file, spec.LoadOptions{Env: env})
+}
+
+// version says what the source code is called.
+func (a *app) version(ctx context.Context) strata.Version {
+	v := strata.Version{Name: a.flags.tag}
+	_ = ctx
+	v.Name = cmp.Or(v.Name, "dev")
+	return v
+}
+
+// tagSafe makes a version fit into a tag (OCI distribution specification:
+// [a-zA-Z0-9_][a-zA-Z0-9._-]*).
+func tagSafe(s string) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '.', r == '_', r == '-':
+			return r
+		}
+		return '-'
+	}, s)
+	return strings.TrimLeft(s, ".-")
+}
+
+// config is the facade's configuration for a command that plans.
+func (a *app) config(ctx context.Context) (strata.Config, error) {
+	p, err := a.project()
+	if err != nil {
+		return strata.Config{}, err
+	}
+	client, err := a.client()
+	if err != nil {
+		return strata.Config{}, err
+	}
+	v := a.version(ctx)
+	p = p.With(v.Release())
+	a.stat = source.OpenStatCache(filepath.Join(a.home(), "cache", "files"))
+	a.closers = append(a.closers, a.stat.Save)
+	return strata.Config{
+		Project: p, Client: client, Platform: "linux/" + runtime.GOARCH, Now: a.machine.Now(),
+		Cache: filepath.Join(a.home(), "cache"), Version: v, Stat: a.stat,
+		Estimate: a.estimator(), Emulated: a.emulated,
+	}, nil
+}
+
+// emulated says whether the engine has to emulate a platform. What another
+// machine's engine can do is left to it.
+func (a *app) emulated(platform string) (bool, error) {
+	if a.engineAddr() != "" {
+		return false, nil
+	}
+	_, emulated, err := buildkit.Emulation(platform)
+	return emulated, err
+}
+
+// estimator answers from the records of this machine, read when first asked.
+func (a *app) estimator() func(layer, variant, platform string, act plan.Action) *plan.Estimate {
+	var e *record.Estimator
+	return func(layer, variant, platform string, act plan.Action) *plan.Estimate {
+		if e == nil {
+			var rs []record.Record
+			if s, err := a.records(); err == nil {
+				rs, _, _ = s.Records(record.Filter{Limit: 50})
+			}
+			e = record.NewEstimator(rs)
+		}
+		got := e.Estimate(layer, variant, platform, string(act))
+		if got.Basis == "" {
+			return nil
+		}
+		return &plan.Estimate{Seconds: got.Seconds, Basis: got.Basis}
+	}
+}
+
+func (a *app) records() (*record.Store, error) {
+	return record.Open(filepath.Join(a.home(), "records"))
+}
+
+// engineAddr is the address of the engine that the user named, "" for the
+// embedded one.
+func (a *app) engineAddr() string {
+	addr := cmp.Or(a.flags.engine, a.machine.Getenv("STRATA_ENGINE"), a.machine.Getenv("BUILDKIT_HOST"))
+	if addr == "embedded" {
+		return ""
+	}
+	return addr
+}
+
+// engine is what buildkit's engines have in common.
+type engine interface {
+	build.Engine
+	Run(context.Context, buildkit.RunJob, event.Sink) (int, []byte, error)
+	Close() error
+}
+
+// openEngine opens the engine that flags and environment ask for.
+func (a *app) openEngine(ctx context.Context, say func(format string, args ...any)) (engine, error) {
+	if addr := a.engineAddr(); addr != "" {
+		e, err := buildkit.Dial(ctx, addr, buildkit.RemoteOptions{TLS: buildkit.TLS{
+			CA: a.flags.tlsCA, Cert: a.flags.tlsCert, Key: a.flags.tlsKey, ServerName: a.flags.tlsName,
+		}})
+		if err != nil {
+			return nil, err
+		}
+		a.closers = append(a.closers, e.Close)
+		return e, nil
+	}
+	e, err := buildkit.Open(ctx, buildkit.Options{
+		Root:     filepath.Join(a.home(), "engine"),
+		Registry: a.listen,
+		Waiting: func(path string, pid int) {
+			say("waiting for another run on this machine (process %d) to be done with %s", pid, filepath.Dir(path))
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.closers = append(a.closers, e.Close)
+	return e, nil
+}
+
+// engineRef is the name under which an engine reaches a repository. The
+// embedded engine knows the embedded registry by its name; any other one on
+// this machine reaches it at its address.
+func (a *app) engineRef(ref registry.Ref) string {
+	if a.engineAddr() == "" || ref.Host != registry.EmbeddedHost {
+		return ref.String()
+	}
+	addr, err := a.listen()
+	if err != nil {
+		return ref.String()
+	}
+	ref.Host = addr
+	return ref.String()
+}
+
+func (a *app) engineFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&a.flags.engine, "engine", "", "BuildKit to use: embedded, or an `address` unix://, tcp://, docker-container://, kube-pod:// (default: $STRATA_ENGINE, $BUILDKIT_HOST, embedded)")
+	f.StringVar(&a.flags.tlsCA, "tls-ca", "", "`file` with the authority's certificate, for tcp://")
+	f.StringVar(&a.flags.tlsCert, "tls-cert", "", "`file` with the client's certificate, for tcp://")
+	f.StringVar(&a.flags.tlsKey, "tls-key", "", "`file` with the client's key, for tcp://")
+	f.StringVar(&a.flags.tlsName, "tls-server-name", "", "`name` in the server's certificate, for tcp://")
+}
+
+// argDir lets a command take the build context's folder as docker build does:
+// `strata build -f Dockerfile .`
+func (a *app) argDir(args []string) []string {
+	var units []string
+	for _, arg := range args {
+		info, err := os.Stat(filepath.Join(a.dir(), arg))
+		if (arg == "." || strings.HasPrefix(arg, "./") || strings.HasPrefix(arg, "../") || filepath.IsAbs(arg)) && err == nil && info.IsDir() {
+			a.flags.dir = filepath.Join(a.dir(), arg)
+			continue
+		}
+		units = append(units, arg)
+	}
+	return units
+}
+
+func usage(format string, args ...any) error {
+	return diag.Hint(fmt.Errorf(format, args...), "see --help")
+}

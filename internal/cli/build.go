@@ -1,0 +1,303 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	strata "github.com/strata-build/strata"
+	"github.com/strata-build/strata/internal/build"
+	"github.com/strata-build/strata/internal/buildkit"
+	"github.com/strata-build/strata/internal/event"
+	"github.com/strata-build/strata/internal/plan"
+	"github.com/strata-build/strata/internal/record"
+	"github.com/strata-build/strata/internal/view"
+)
+
+type buildFlags struct {
+	passFlags
+	dryRun, noCache, load bool
+	progress, output      string
+	parallel              int
+}
+
+func (a *app) buildCmd() *cobra.Command {
+	var f buildFlags
+	cmd := &cobra.Command{
+		Use:   "build [UNIT...]",
+		Short: "Build what changed, and publish it",
+		Long: `Build does what plan shows. What the registry holds under a unit's key is reused;
+where only the files of the last instructions changed they are appended; the rest
+is built by BuildKit, parents first. Tags move when every unit has passed, and
+nothing is written into the repository.
+
+Without --push, images are looked up and kept in the registry on this machine
+(strata registry); with it, in the registry that the image names.
+
+` + exitCodes,
+		Example: `  strata build
+  strata build app/cpu              # this unit, and what it stands on
+  strata build --push
+  strata build -f Dockerfile .      # without a strata.yaml
+  strata build --output app.tar app/cpu/amd64   # an OCI archive
+  strata build --dry-run            # the same as plan`,
+		ValidArgsFunction: a.completeUnits,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.build(cmd.Context(), f, args)
+		},
+	}
+	f.add(cmd)
+	a.engineFlags(cmd)
+	fl := cmd.Flags()
+	fl.BoolVar(&f.dryRun, "dry-run", false, "show the plan and stop")
+	fl.BoolVar(&f.noCache, "no-cache", false, "the engine runs every instruction again")
+	fl.StringVar(&f.progress, "progress", "auto", "progress: auto, tty, plain, json or quiet")
+	fl.IntVar(&f.parallel, "parallel", 2, "units built at once")
+	fl.StringVarP(&f.output, "output", "o", "", "also write the last unit as an OCI archive to this `file`")
+	fl.BoolVar(&f.load, "load", false, "also load the images into Docker on this machine")
+	return cmd
+}
+
+func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
+	mode, err := view.ParseMode(f.progress)
+	if err != nil {
+		return err
+	}
+	if f.json && mode == view.Auto {
+		mode = view.Quiet
+	}
+	started := a.machine.Now()
+	v := a.view(mode)
+	defer v.Close()
+	rec := record.NewRecorder(a.newRecord(started, args))
+	p, err := a.prepare(ctx, f.passFlags, args, func(c *strata.Config) {
+		c.Sink = event.Tee(v, rec)
+		c.NoCache, c.Parallel = f.noCache, f.parallel
+		c.EngineRef = a.engineRef
+		c.Engine = func(ctx context.Context) (build.Engine, error) { return a.openEngine(ctx, v.Printf) }
+	})
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		if f.json {
+			return writeJSON(a.machine.Stdout, p.Plan)
+		}
+		return a.showPlan(a.machine.Stdout, p)
+	}
+	targets, err := a.exportTargets(p, f)
+	if err != nil {
+		return err
+	}
+	res, err := p.Execute(ctx)
+	if err == nil {
+		err = a.exportAll(ctx, p, res, targets)
+	}
+	closeErr := v.Close()
+	a.keepRecord(ctx, p, rec, res, err, v)
+	if err != nil {
+		return err
+	}
+	if f.json {
+		return writeJSON(a.machine.Stdout, resultJSON(res))
+	}
+	if mode != view.JSON && mode != view.Quiet {
+		a.showResult(p, res, a.machine.Now().Sub(started))
+	}
+	return closeErr
+}
+
+// view opens the progress view on standard error, and its JSON form on standard
+// output.
+func (a *app) view(mode view.Mode) view.View {
+	out := a.machine.Stderr
+	if mode == view.JSON {
+		out = a.machine.Stdout
+	}
+	width, height := view.Size(out)
+	return view.New(view.Options{
+		Out: out, Mode: mode, Terminal: view.IsTerminal(out) && a.machine.Getenv("TERM") != "dumb",
+		Color: a.palette(out).Color, Width: width, Height: height,
+	})
+}
+
+func (a *app) newRecord(started time.Time, args []string) record.Record {
+	r := record.Record{
+		Version: record.Version, Started: started, Command: record.CommandLine(append([]string{"strata", "build"}, args...)),
+		Machine: record.Machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU()},
+		Engine:  "embedded",
+	}
+	if addr := a.engineAddr(); addr != "" {
+		r.Engine = addr
+	}
+	if id, err := record.NewID(started, rand.Reader); err == nil {
+		r.ID = id
+	}
+	return r
+}
+
+// keepRecord writes the run's record on this machine and beside the images. A
+// record that can't be kept is a warning: the images are there.
+func (a *app) keepRecord(ctx context.Context, p *strata.Pass, rec *record.Recorder, res strata.Result, failed error, v view.View) {
+	for _, m := range res.Units {
+		rec.Unit(m.Unit, func(u *record.Unit) {
+			u.Action, u.Reason = string(m.Action), m.Reason
+			u.Key = string(p.Keys[m.Unit].Unit.ID())
+			u.Size, u.Blobs, u.NewBlobs, u.BytesPushed = m.Size, m.Blobs, m.NewBlobs, m.Pushed
+		})
+	}
+	for _, t := range res.Tags {
+		rec.Tag(record.Tag{Tag: t.Ref.Repository().WithTag(t.Ref.Tag).FamiliarString(), Digest: t.Ref.Digest.String(), Previous: t.Previous})
+	}
+	outcome := record.OK
+	switch {
+	case failed != nil && context.Cause(ctx) != nil:
+		outcome = record.Cancelled
+	case failed != nil:
+		outcome = record.Failed
+	}
+	total := p.Config.Client.Meter().Total()
+	done := rec.Finish(a.machine.Now(), outcome, record.Traffic{Requests: total.Requests, BytesPushed: total.Sent, BytesPulled: total.Received})
+	done.Project, done.Revision, done.Dirty = p.Config.Project.Image, p.Config.Version.Revision, p.Config.Version.Dirty
+	s, err := a.records()
+	if err == nil {
+		err = s.Write(done)
+	}
+	if err == nil && failed == nil && p.Plan.Work() > 0 {
+		err = p.AttachRecord(ctx, res, done)
+	}
+	if err != nil {
+		fmt.Fprintf(a.machine.Stderr, "strata: warning: keeping the record of the run: %v\n", err)
+	}
+}
+
+type unitJSON struct {
+	Unit     string  `json:"unit"`
+	Action   string  `json:"action"`
+	Reason   string  `json:"reason"`
+	Image    string  `json:"image"`
+	Seconds  float64 `json:"seconds"`
+	Size     int64   `json:"size"`
+	Blobs    int     `json:"blobs"`
+	NewBlobs int     `json:"newBlobs"`
+	Pushed   int64   `json:"bytesPushed"`
+}
+
+func resultJSON(res strata.Result) any {
+	out := struct {
+		Units []unitJSON `json:"units"`
+		Tags  []string   `json:"tags"`
+	}{Units: []unitJSON{}, Tags: []string{}}
+	for _, m := range res.Units {
+		out.Units = append(out.Units, unitJSON{
+			m.Unit, string(m.Action), m.Reason, m.Ref.FamiliarString(), m.Seconds, m.Size, m.Blobs, m.NewBlobs, m.Pushed,
+		})
+	}
+	for _, t := range res.Tags {
+		out.Tags = append(out.Tags, t.Ref.Repository().WithTag(t.Ref.Tag).FamiliarString())
+	}
+	return out
+}
+
+// showResult writes what a run did, a line a unit.
+func (a *app) showResult(p *strata.Pass, res strata.Result, took time.Duration) {
+	w := a.machine.Stdout
+	t := view.Table{Columns: []view.Column{
+		{Title: "UNIT"}, {Title: "STEP"}, {Title: "TIME", Right: true}, {Title: "SIZE", Right: true},
+		{Title: "BLOBS", Right: true}, {Title: "NEW", Right: true}, {Title: "SENT", Right: true}, {Title: "REASON", Shrink: true},
+	}}
+	for _, m := range res.Units {
+		t.Rows = append(t.Rows, []view.Cell{
+			{Text: m.Unit}, {Text: string(m.Action), Style: actionStyle[m.Action]},
+			{Text: view.Duration(time.Duration(m.Seconds * float64(time.Second)))}, {Text: view.Bytes(m.Size)},
+			{Text: fmt.Sprint(m.Blobs)}, {Text: fmt.Sprint(m.NewBlobs)}, {Text: view.Bytes(m.Pushed)}, {Text: m.Reason},
+		})
+	}
+	_ = t.Write(w, a.palette(w), a.width(w))
+	moved := slices.DeleteFunc(slices.Clone(res.Tags), func(m strata.Moved) bool { return m.Previous == m.Ref.Digest.String() })
+	fmt.Fprintf(w, "\n%d built, %d appended, %d reused in %s; %d of %d tags moved in %s\n",
+		count(res, plan.Build), count(res, plan.Append), count(res, plan.Reuse), view.Duration(took),
+		len(moved), len(res.Tags), where(p))
+}
+
+func count(res strata.Result, act plan.Action) int {
+	n := 0
+	for _, m := range res.Units {
+		if m.Action == act {
+			n++
+		}
+	}
+	return n
+}
+
+// where names the repository that a run published into, as a user calls it.
+func where(p *strata.Pass) string {
+	name := p.Config.Project.Image
+	if !p.Config.Push {
+		name += " (on this machine)"
+	}
+	return name
+}
+
+func (a *app) runCmd() *cobra.Command {
+	var f passFlags
+	var network, user string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "run UNIT [-- COMMAND...]",
+		Short: "Run a command in a unit's image",
+		Long: `Run runs a command in the image of a unit, in the engine, and exits with the
+command's exit code. Nothing that the command writes is kept. Without a command it
+is the image's own.`,
+		Example: `  strata run app/cpu/amd64 -- python3 -m src.server --selftest
+  strata run prod --network none -- node --version`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeUnits,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := a.prepare(cmd.Context(), f, args[:1], nil)
+			if err != nil {
+				return err
+			}
+			if len(p.Wanted) != 1 {
+				return usage("running in %q: it names %d units, not one", args[0], len(p.Wanted))
+			}
+			u := p.Wanted[0]
+			ref, err := p.Image(u.ID)
+			if err != nil {
+				return err
+			}
+			e, err := a.openEngine(cmd.Context(), func(s string, v ...any) { fmt.Fprintf(a.machine.Stderr, s+"\n", v...) })
+			if err != nil {
+				return err
+			}
+			exit, _, err := e.Run(cmd.Context(), buildkit.RunJob{
+				Unit: u.ID, Image: a.engineRef(ref), Platform: u.Platform, Args: args[1:],
+				Network: network, User: user, Timeout: timeout,
+			}, a.outputSink())
+			if err == nil && exit != 0 {
+				return code(exit)
+			}
+			return err
+		},
+	}
+	f.add(cmd)
+	a.engineFlags(cmd)
+	cmd.Flags().StringVar(&network, "network", "", "network: none or host (default host)")
+	cmd.Flags().StringVar(&user, "user", "", "user to run as (default: the image's)")
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "end the command after this time")
+	return cmd
+}
+
+// outputSink writes a command's output as it comes.
+func (a *app) outputSink() event.Sink {
+	return event.Func(func(e event.Event) {
+		if e.Type == event.StepLog {
+			fmt.Fprintln(a.machine.Stdout, e.Text)
+		}
+	})
+}

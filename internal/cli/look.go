@@ -1,0 +1,315 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	strata "github.com/strata-build/strata"
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/record"
+	"github.com/strata-build/strata/internal/registry"
+	"github.com/strata-build/strata/internal/spec"
+	"github.com/strata-build/strata/internal/view"
+)
+
+func (a *app) configCmd() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Show the resolved project",
+		Long: `Config shows the project as Strata understands it: every unit with all selectors,
+defaults and templates resolved.`,
+		Example: "  strata config\n  strata config --json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := a.project()
+			if err != nil {
+				return err
+			}
+			p = p.With(a.version(cmd.Context()).Release())
+			if asJSON {
+				return writeJSON(a.machine.Stdout, p.Units())
+			}
+			_, err = a.machine.Stdout.Write(spec.Render(p))
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+func (a *app) tagsCmd() *cobra.Command {
+	var asJSON bool
+	var push bool
+	cmd := &cobra.Command{
+		Use:   "tags",
+		Short: "List the tags of the project's images in the registry",
+		Example: `  strata tags
+  strata tags --push     # in the registry that the image names`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.tags(cmd.Context(), push, asJSON) },
+	}
+	cmd.Flags().BoolVar(&push, "push", false, "ask the registry that the image names instead of the one on this machine")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+type tagJSON struct {
+	Image    string `json:"image"`
+	Digest   string `json:"digest"`
+	Platform string `json:"platforms"`
+	Size     int64  `json:"size"`
+}
+
+func (a *app) tags(ctx context.Context, push, asJSON bool) error {
+	c, err := a.config(ctx)
+	if err != nil {
+		return err
+	}
+	c.Push = push
+	listed, err := strata.Tags(ctx, c)
+	if err != nil {
+		return err
+	}
+	rows := []tagJSON{}
+	t := view.Table{Columns: []view.Column{{Title: "IMAGE", Shrink: true}, {Title: "DIGEST"}, {Title: "PLATFORMS"}, {Title: "SIZE", Right: true}}}
+	for _, l := range listed {
+		name := l.Ref.FamiliarString()
+		rows = append(rows, tagJSON{name, l.Digest.String(), l.Platforms, l.Size})
+		t.Row(name, l.Digest.Encoded()[:12], l.Platforms, view.Bytes(l.Size))
+	}
+	if asJSON {
+		return writeJSON(a.machine.Stdout, rows)
+	}
+	return t.Write(a.machine.Stdout, a.palette(a.machine.Stdout), a.width(a.machine.Stdout))
+}
+
+func (a *app) graphCmd() *cobra.Command {
+	var format, output string
+	cmd := &cobra.Command{
+		Use:   "graph",
+		Short: "Show the units and what they stand on",
+		Example: `  strata graph
+  strata graph --format dot | dot -Tpng > graph.png
+  strata graph --format svg -o graph.svg`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := a.prepare(cmd.Context(), passFlags{}, nil, nil)
+			if err != nil {
+				return err
+			}
+			var text []byte
+			switch format {
+			case "text":
+				text = []byte(a.graphText(p))
+			case "dot":
+				text = []byte(graphDot(p))
+			case "svg":
+				text = graphSVG(p)
+			default:
+				return usage("drawing the graph: %q is none of text, dot, svg", format)
+			}
+			if output == "" {
+				_, err = a.machine.Stdout.Write(text)
+				return err
+			}
+			return os.WriteFile(filepath.Join(a.machine.Dir, output), text, 0o644)
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "text", "text, dot or svg")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "write to this `file`")
+	return cmd
+}
+
+// graphText draws the units as trees, a unit under the first of its parents.
+func (a *app) graphText(p *strata.Pass) string {
+	children := map[string][]*graph.Unit{}
+	for _, u := range p.Units {
+		up := ""
+		if len(u.Parents) > 0 {
+			up = u.Parents[0].ID
+		}
+		children[up] = append(children[up], u)
+	}
+	pal := a.palette(a.machine.Stdout)
+	var b strings.Builder
+	var draw func(u *graph.Unit, first, rest string)
+	draw = func(u *graph.Unit, first, rest string) {
+		s, _ := p.Plan.Step(u.ID)
+		more := ""
+		for _, up := range u.Parents[min(1, len(u.Parents)):] {
+			more += ", also on " + up.ID
+		}
+		fmt.Fprintf(&b, "%s%s  %s%s\n", first, u.ID, pal.Paint(actionStyle[s.Action], string(s.Action)), more)
+		for i, c := range children[u.ID] {
+			if i == len(children[u.ID])-1 {
+				draw(c, rest+"└─ ", rest+"   ")
+			} else {
+				draw(c, rest+"├─ ", rest+"│  ")
+			}
+		}
+	}
+	for _, u := range children[""] {
+		draw(u, "", "")
+	}
+	return b.String()
+}
+
+func graphDot(p *strata.Pass) string {
+	var b strings.Builder
+	b.WriteString("digraph strata {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n")
+	for _, u := range p.Units {
+		s, _ := p.Plan.Step(u.ID)
+		fmt.Fprintf(&b, "  %q [label=\"%s\\n%s\"];\n", u.ID, u.ID, s.Action)
+		for _, up := range u.Parents {
+			fmt.Fprintf(&b, "  %q -> %q;\n", up.ID, u.ID)
+		}
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+func graphSVG(p *strata.Pass) []byte {
+	var nodes []view.Node
+	var edges [][2]string
+	for _, u := range p.Units {
+		s, _ := p.Plan.Step(u.ID)
+		nodes = append(nodes, view.Node{ID: u.ID, Label: u.ID, Sub: string(s.Action), Class: string(s.Action)})
+		for _, up := range u.Parents {
+			edges = append(edges, [2]string{up.ID, u.ID})
+		}
+	}
+	return view.GraphSVG(nodes, edges)
+}
+
+func (a *app) historyCmd() *cobra.Command {
+	var asJSON bool
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "history [RUN]",
+		Short: "Show what earlier runs on this machine did",
+		Example: `  strata history
+  strata history --json --limit 1
+  strata history 20261122T060000.000Z-0a1b2c3d`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := a.records()
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				r, err := s.Get(args[0])
+				if err != nil {
+					return err
+				}
+				return writeJSON(a.machine.Stdout, r)
+			}
+			rs, warnings, err := s.Records(record.Filter{Limit: limit})
+			if err != nil {
+				return err
+			}
+			for _, w := range warnings {
+				fmt.Fprintf(a.machine.Stderr, "strata: warning: %v\n", w)
+			}
+			if asJSON {
+				return writeJSON(a.machine.Stdout, rs)
+			}
+			return a.showHistory(rs)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.Flags().IntVar(&limit, "limit", 20, "how many runs, the newest first")
+	return cmd
+}
+
+func (a *app) showHistory(rs []record.Record) error {
+	t := view.Table{Columns: []view.Column{
+		{Title: "RUN"}, {Title: "PROJECT"}, {Title: "OUTCOME"}, {Title: "TIME", Right: true}, {Title: "STEPS", Shrink: true},
+	}}
+	for _, r := range rs {
+		counts := map[string]int{}
+		for _, u := range r.Units {
+			counts[u.Action]++
+		}
+		var steps []string
+		for _, act := range slices.Sorted(maps.Keys(counts)) {
+			steps = append(steps, fmt.Sprintf("%d %s", counts[act], act))
+		}
+		took := time.Duration(0)
+		if !r.Finished.IsZero() {
+			took = r.Finished.Sub(r.Started)
+		}
+		t.Row(r.ID, r.Project, string(r.Outcome), view.Duration(took), strings.Join(steps, ", "))
+	}
+	w := a.machine.Stdout
+	return t.Write(w, a.palette(w), a.width(w))
+}
+
+func (a *app) inventoryCmd() *cobra.Command {
+	var asJSON bool
+	var platform string
+	cmd := &cobra.Command{
+		Use:   "inventory IMAGE|UNIT",
+		Short: "List the files of an image",
+		Long: `Inventory lists the files of an image: kind and mode, owner, size, content and path.
+The list is read from beside the image where Strata made it, and is made once for
+any other image.`,
+		Example: `  strata inventory app/cpu/amd64
+  strata inventory debian:bookworm-slim --platform linux/arm64`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			inv, err := a.inventoryOf(cmd.Context(), args[0], platform)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(a.machine.Stdout, inventoryJSON(inv))
+			}
+			return writeInventory(a.machine.Stdout, inv)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.Flags().StringVar(&platform, "platform", "", "`platform` of an image that is there for several")
+	return cmd
+}
+
+func (a *app) diffCmd() *cobra.Command {
+	var asJSON bool
+	var platform string
+	cmd := &cobra.Command{
+		Use:   "diff IMAGE|UNIT IMAGE|UNIT",
+		Short: "Show which files two images differ in",
+		Example: `  strata diff ml/cpu/amd64 app/cpu/amd64
+  strata diff ghcr.io/user/app:1.0 ghcr.io/user/app:1.1`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.diff(cmd.Context(), args, platform, asJSON)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.Flags().StringVar(&platform, "platform", "", "`platform` of images that are there for several")
+	return cmd
+}
+
+// imageRef finds the image that a user's word means: a unit of the project as it
+// is now, or any image.
+func (a *app) imageRef(ctx context.Context, word string) (registry.Ref, error) {
+	if p, err := a.project(); err == nil {
+		if us, err := p.Select(word); err == nil && len(us) == 1 {
+			pass, err := a.prepare(ctx, passFlags{}, []string{word}, nil)
+			if err != nil {
+				return registry.Ref{}, err
+			}
+			return pass.Image(us[0].ID())
+		}
+	}
+	return registry.ParseRef(word)
+}

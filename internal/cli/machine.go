@@ -1,0 +1,429 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/strata-build/strata/internal/buildkit"
+	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/doctor"
+	"github.com/strata-build/strata/internal/registry"
+	"github.com/strata-build/strata/internal/view"
+)
+
+func (a *app) doctorCmd() *cobra.Command {
+	var asJSON, fix bool
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check this machine, and say what to do",
+		Long: `Doctor looks at the kernel, overlayfs, namespaces, emulators, disk, credentials and the
+registry that the project names, and says what to do about what is missing.`,
+		Example: `  strata doctor
+  sudo strata doctor --fix     # register emulators that are installed`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if fix {
+				if err := a.registerEmulators(); err != nil {
+					return err
+				}
+			}
+			checks := doctor.Run(cmd.Context(), a.doctorOptions())
+			if asJSON {
+				if err := writeJSON(a.machine.Stdout, checks); err != nil {
+					return err
+				}
+			} else {
+				a.showChecks(checks)
+			}
+			if doctor.Worst(checks) == doctor.Fail {
+				return code(exitFailed)
+			}
+			return nil
+		},
+	}
+	a.engineFlags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.Flags().BoolVar(&fix, "fix", false, "register installed emulators with the kernel (needs root)")
+	return cmd
+}
+
+// platforms are those of the project, or both usual ones without a project.
+func (a *app) platforms() []string {
+	p, err := a.project()
+	if err != nil {
+		return []string{"linux/amd64", "linux/arm64"}
+	}
+	seen := map[string]bool{}
+	var out []string
+	for _, u := range p.Units() {
+		if !seen[u.Platform] {
+			seen[u.Platform] = true
+			out = append(out, u.Platform)
+		}
+	}
+	return out
+}
+
+func (a *app) registerEmulators() error {
+	for _, p := range a.platforms() {
+		native, emulated, err := buildkit.Emulation(p)
+		if native || emulated {
+			continue
+		}
+		if !errors.Is(err, buildkit.ErrNoEmulator) {
+			return err
+		}
+		arch := strings.Split(p, "/")[1]
+		if err := buildkit.RegisterBinfmt(arch); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.machine.Stderr, "registered the emulator for %s\n", p)
+	}
+	return nil
+}
+
+func (a *app) doctorOptions() doctor.Options {
+	env := a.machine.Getenv
+	config := env("DOCKER_CONFIG")
+	if config == "" && env("HOME") != "" {
+		config = filepath.Join(env("HOME"), ".docker")
+	}
+	o := doctor.Options{
+		StateDir: a.home(), Remote: a.engineAddr() != "", Platforms: a.platforms(), Now: a.machine.Now,
+	}
+	if path := buildkit.RuncPath(filepath.Join(a.home(), "engine")); path != "" {
+		o.Runc = path
+	}
+	if config != "" {
+		o.DockerConfig = filepath.Join(config, "config.json")
+	}
+	p, err := a.project()
+	if err != nil || a.flags.offline {
+		return o
+	}
+	ref, err := registry.ParseRef(p.Image)
+	client, cerr := a.client()
+	if err != nil || cerr != nil || !strings.ContainsAny(strings.Split(p.Image, "/")[0], ".:") {
+		return o
+	}
+	o.Registries = []doctor.Registry{{Host: ref.Host, Probe: func(ctx context.Context) (time.Time, error) {
+		return time.Time{}, client.CheckAccess(ctx, ref.Host)
+	}}}
+	return o
+}
+
+func (a *app) showChecks(checks []doctor.Check) {
+	w := a.machine.Stdout
+	pal := a.palette(w)
+	marks := map[doctor.Status]string{
+		doctor.OK: pal.Paint(view.Green, "ok  "), doctor.Warn: pal.Paint(view.Yellow, "warn"), doctor.Fail: pal.Paint(view.Red, "fail"),
+	}
+	for _, c := range checks {
+		fmt.Fprintf(w, "%s  %-22s %s\n", marks[c.Status], c.Name, c.Detail)
+		for _, l := range lines(c.Hint) {
+			fmt.Fprintf(w, "      %s\n", pal.Paint(view.Cyan, "-> "+l))
+		}
+	}
+}
+
+func (a *app) registryCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "registry",
+		Short: "The registry on this machine: serve it, import into it, list it",
+		Long: `The registry on this machine keeps images whose name has no registry host, and what
+strata build makes without --push. The content of HOST/REPO lies in it under that
+name, and external images are looked up there first.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.serveCmd(), a.importCmd(), a.listCmd(), a.removeCmd())
+	return cmd
+}
+
+func (a *app) serveCmd() *cobra.Command {
+	var addr string
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Serve the registry over HTTP until interrupted", Args: cobra.NoArgs,
+		Example: "  strata registry serve\n  strata registry serve --addr 127.0.0.1:5000",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			e, err := a.openRegistry()
+			if err != nil {
+				return err
+			}
+			l, err := e.Listen(addr)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			fmt.Fprintf(a.machine.Stdout, "serving %s at %s\n", e.Dir(), l.URL())
+			<-cmd.Context().Done()
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&addr, "addr", "127.0.0.1:5000", "`address` to listen on; anyone who reaches it may read and write")
+	return cmd
+}
+
+func (a *app) importCmd() *cobra.Command {
+	var name, platform string
+	var env, command []string
+	cmd := &cobra.Command{
+		Use:   "import ROOTFS.tar",
+		Short: "Make an image of a root file system",
+		Long: `Import makes an image of one layer from a root file system in a tar archive (plain,
+gzip or zstd; - is standard input) and keeps it in the registry on this machine.
+Other platforms under the same name stay.`,
+		Example: `  mmdebstrap --variant=minbase bookworm rootfs.tar
+  strata registry import rootfs.tar --as debian:bookworm-slim --platform linux/amd64`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ref, err := registry.ParseRef(name)
+			if err != nil {
+				return err
+			}
+			in := io.NopCloser(a.machine.Stdin)
+			if args[0] != "-" {
+				path := args[0]
+				if !filepath.IsAbs(path) {
+					path = filepath.Join(a.machine.Dir, path)
+				}
+				if in, err = os.Open(path); err != nil {
+					return fmt.Errorf("importing %q: %w", args[0], err)
+				}
+			}
+			defer in.Close()
+			e, err := a.openRegistry()
+			if err != nil {
+				return err
+			}
+			got, err := e.ImportRootfs(cmd.Context(), ref, platform, in, registry.ImportConfig{Env: env, Cmd: command})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.machine.Stdout, "%s %s %s\n", ref.FamiliarString(), platform, got.Manifest.Digest)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&name, "as", "", "`name` of the image, as a FROM would write it")
+	f.StringVar(&platform, "platform", "linux/"+runtime.GOARCH, "`platform` of the root file system")
+	f.StringArrayVar(&env, "env", nil, "environment of the image, `NAME=value`")
+	f.StringArrayVar(&command, "cmd", nil, "one word of the image's command; repeat it for more")
+	if err := cmd.MarkFlagRequired("as"); err != nil {
+		panic("internal error: " + err.Error())
+	}
+	return cmd
+}
+
+func (a *app) listCmd() *cobra.Command {
+	var all, asJSON bool
+	cmd := &cobra.Command{
+		Use: "ls [REPOSITORY]", Short: "List repositories and tags", Args: cobra.MaximumNArgs(1),
+		Example: "  strata registry ls\n  strata registry ls docker.io/library/debian",
+		RunE: func(_ *cobra.Command, args []string) error {
+			e, err := a.openRegistry()
+			if err != nil {
+				return err
+			}
+			repos := args
+			if len(args) == 0 {
+				if repos, err = e.Repositories(); err != nil {
+					return err
+				}
+			}
+			t := view.Table{Columns: []view.Column{{Title: "REPOSITORY"}, {Title: "TAG"}, {Title: "DIGEST"}, {Title: "UPDATED"}}}
+			rows := []map[string]string{}
+			for _, repo := range repos {
+				tags, err := e.Tags(repo)
+				if err != nil {
+					return err
+				}
+				for _, tag := range tags {
+					if _, attached := tag.Attachment(); !all && (attached || strings.HasPrefix(tag.Ref.Tag, "strata-")) {
+						continue
+					}
+					t.Row(repo, tag.Ref.Tag, tag.Digest.Encoded()[:12], tag.Updated.Format(time.DateTime))
+					rows = append(rows, map[string]string{"repository": repo, "tag": tag.Ref.Tag, "digest": tag.Digest.String()})
+				}
+			}
+			if asJSON {
+				return writeJSON(a.machine.Stdout, rows)
+			}
+			return t.Write(a.machine.Stdout, a.palette(a.machine.Stdout), a.width(a.machine.Stdout))
+		},
+	}
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "also the tags that Strata keeps for itself")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+func (a *app) removeCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "rm IMAGE...", Short: "Remove tags; their content goes with strata store prune", Args: cobra.MinimumNArgs(1),
+		Example: "  strata registry rm debian:bookworm-slim",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			for _, arg := range args {
+				ref, err := registry.ParseRef(arg)
+				if err != nil {
+					return err
+				}
+				if err := c.Delete(cmd.Context(), ref.Mirrored()); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) storeCmd() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "store",
+		Short: "Show, prune or reset what Strata keeps on this machine",
+		Long: `All that Strata keeps on a machine lies under $STRATA_HOME (default: strata in the XDG
+data folder): the registry, the engine's store, records and caches.`,
+		Example: "  strata store\n  strata store prune\n  strata store reset --force",
+		Args:    cobra.NoArgs,
+		RunE:    func(*cobra.Command, []string) error { return a.showStore(asJSON) },
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.AddCommand(a.pruneCmd(), a.resetCmd())
+	return cmd
+}
+
+// parts are the folders under home.
+var parts = []string{"registry", "engine", "records", "cache"}
+
+func (a *app) showStore(asJSON bool) error {
+	sizes := map[string]int64{}
+	var total int64
+	t := view.Table{Columns: []view.Column{{Title: "PART"}, {Title: "SIZE", Right: true}}}
+	for _, part := range parts {
+		n, err := diskUsage(filepath.Join(a.home(), part))
+		if err != nil {
+			return fmt.Errorf("measuring the store: %w", err)
+		}
+		sizes[part] = n
+		total += n
+		t.Row(part, view.Bytes(n))
+	}
+	if asJSON {
+		return writeJSON(a.machine.Stdout, map[string]any{"home": a.home(), "bytes": total, "parts": sizes})
+	}
+	t.Row("total", view.Bytes(total))
+	fmt.Fprintln(a.machine.Stdout, a.home())
+	return t.Write(a.machine.Stdout, a.palette(a.machine.Stdout), a.width(a.machine.Stdout))
+}
+
+func (a *app) pruneCmd() *cobra.Command {
+	var keep time.Duration
+	var size int64
+	cmd := &cobra.Command{
+		Use: "prune", Short: "Remove from the store what no tag leads to and what was not used", Args: cobra.NoArgs,
+		Example: "  strata store prune\n  strata store prune --unused 48h --keep-gb 10",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			e, err := a.openRegistry()
+			if err != nil {
+				return err
+			}
+			got, err := e.GC(cmd.Context(), registry.GCOptions{Wait: 10 * time.Second})
+			if err != nil {
+				return diag.Hint(err, "end other runs of strata and `strata registry serve` first")
+			}
+			freed := got.Freed
+			if a.engineAddr() == "" && dirExists(filepath.Join(a.home(), "engine")) {
+				en, err := a.openEngine(cmd.Context(), func(s string, v ...any) { fmt.Fprintf(a.machine.Stderr, s+"\n", v...) })
+				if err != nil {
+					return err
+				}
+				n, err := en.(*buildkit.Embedded).Prune(cmd.Context(), buildkit.PruneOptions{KeepFor: keep, KeepBytes: size << 30})
+				if err != nil {
+					return err
+				}
+				freed += n
+			}
+			fmt.Fprintf(a.machine.Stdout, "freed %s\n", view.Bytes(freed))
+			return nil
+		},
+	}
+	cmd.Flags().DurationVar(&keep, "unused", 14*24*time.Hour, "the engine keeps what was used within this time")
+	cmd.Flags().Int64Var(&size, "keep-gb", 20, "the engine keeps at most so many gibibytes")
+	return cmd
+}
+
+func (a *app) resetCmd() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use: "reset", Short: "Remove everything that Strata keeps on this machine", Args: cobra.NoArgs,
+		Example: "  strata store reset --force",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !force {
+				return diag.Hint(fmt.Errorf("resetting the store: this removes %s with every image that is kept only there", a.home()),
+					"`strata store` shows what it holds; `strata store reset --force` removes it")
+			}
+			if dirExists(filepath.Join(a.home(), "engine")) && os.Geteuid() == 0 {
+				// Opening the engine clears what a killed run left, mounts included.
+				e, err := buildkit.Open(cmd.Context(), buildkit.Options{Root: filepath.Join(a.home(), "engine"), NoWait: true})
+				if err != nil {
+					return err
+				}
+				if err := e.Close(); err != nil {
+					return err
+				}
+			}
+			for _, part := range parts {
+				if err := os.RemoveAll(filepath.Join(a.home(), part)); err != nil {
+					return fmt.Errorf("resetting the store: %w", err)
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "really remove it")
+	return cmd
+}
+
+func dirExists(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// diskUsage sums the sizes of the files below a folder, each hard link once. It
+// does not go into what is mounted there.
+func diskUsage(dir string) (int64, error) {
+	var sum int64
+	seen := map[[2]uint64]bool{}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			if os.IsNotExist(err) {
+				return nil
+			}
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return nil // gone meanwhile
+		}
+		blocks, id, once := allocated(info)
+		if once || !seen[id] {
+			sum += blocks
+		}
+		seen[id] = true
+		return nil
+	})
+	return sum, err
+}
