@@ -155,18 +155,18 @@ func newMode(spec string, n *node) (uint32, error) {
 // that is not in the image's files makes the tool fail.
 func (a *appender) chown(spec string, n *node) error {
 	name, group, hasGroup := strings.Cut(spec, ":")
-	uid, _, err := a.userOf(name)
+	uid, _, known, err := a.userOf(name)
 	if err != nil {
 		return err
 	}
 	gid := n.gid
-	if hasGroup {
-		if gid, err = a.groupOf(group); err != nil {
+	if hasGroup && known {
+		if gid, known, err = a.groupOf(group); err != nil {
 			return err
 		}
 	}
-	if (uid == 0 && name != "root" && name != "0") || (hasGroup && gid == 0 && group != "root" && group != "0") {
-		return inexact("RUN chown names %q, which may not be in the image", spec)
+	if !known {
+		return inexact("RUN chown names %q, which is not in the image", spec)
 	}
 	n.uid, n.gid = uid, gid
 	return nil

@@ -16,56 +16,60 @@ import (
 type owner struct{ uid, gid int }
 
 // ownerOf reads "user[:group]" as --chown and WORKDIR's user mean it: a name is
-// looked up in the image's passwd and group; one that is not there is root. A
-// number alone is the group as well.
+// looked up in the image's passwd and group; a user that is not there is root,
+// a group that is not there is the user's. A number alone is the group as well.
 func (a *appender) ownerOf(spec string) (*owner, error) {
 	name, group, hasGroup := strings.Cut(spec, ":")
-	uid, gid, err := a.userOf(name)
+	uid, gid, _, err := a.userOf(name)
 	if err != nil {
 		return nil, err
 	}
 	if hasGroup {
-		if gid, err = a.groupOf(group); err != nil {
+		id, found, err := a.groupOf(group)
+		if err != nil {
 			return nil, err
+		}
+		if found {
+			gid = id
 		}
 	}
 	return &owner{uid, gid}, nil
 }
 
-func (a *appender) userOf(name string) (uid, gid int, err error) {
+func (a *appender) userOf(name string) (uid, gid int, found bool, err error) {
 	if id, ok, err := number(name); ok || err != nil {
-		return id, id, err
+		return id, id, true, err
 	}
 	data, err := a.account("etc/passwd", a.inventory.Passwd())
-	if err != nil || data == "" {
-		return 0, 0, err
+	if err != nil {
+		return 0, 0, false, err
 	}
 	users, err := user.ParsePasswdFilter(strings.NewReader(data), func(u user.User) bool { return u.Name == name })
 	if err != nil {
-		return 0, 0, inexact("reading /etc/passwd: %s", err)
+		return 0, 0, false, inexact("reading /etc/passwd: %s", err)
 	}
 	if len(users) == 0 {
-		return 0, 0, nil
+		return 0, 0, false, nil
 	}
-	return users[0].Uid, users[0].Gid, nil
+	return users[0].Uid, users[0].Gid, true, nil
 }
 
-func (a *appender) groupOf(name string) (gid int, err error) {
+func (a *appender) groupOf(name string) (gid int, found bool, err error) {
 	if id, ok, err := number(name); ok || err != nil {
-		return id, err
+		return id, true, err
 	}
 	data, err := a.account("etc/group", a.inventory.Group())
-	if err != nil || data == "" {
-		return 0, err
+	if err != nil {
+		return 0, false, err
 	}
 	groups, err := user.ParseGroupFilter(strings.NewReader(data), func(g user.Group) bool { return g.Name == name })
 	if err != nil {
-		return 0, inexact("reading /etc/group: %s", err)
+		return 0, false, inexact("reading /etc/group: %s", err)
 	}
 	if len(groups) == 0 {
-		return 0, nil
+		return 0, false, nil
 	}
-	return groups[0].Gid, nil
+	return groups[0].Gid, true, nil
 }
 
 // number reads what needs no look-up: a number, "root", or nothing.

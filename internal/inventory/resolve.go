@@ -24,8 +24,9 @@ const maxLinks = 255
 // the root.
 //
 // Errors wrap [ErrNotDir], [ErrLoop] or the look-up's own.
-// Where BuildKit's order of following links could give another path than the
-// kernel's, the error is [ErrAmbiguous].
+// BuildKit follows only one link of a directory on the way before it joins the
+// rest; where the rest leads upwards again, that could give another path than
+// the kernel's, and the error is [ErrAmbiguous].
 func Resolve(p string, lookup func(path string) (Kind, string, error)) (string, error) {
 	rest := strings.TrimPrefix(path.Join("/", p), "/")
 	cur, links, nested, fromLink := "", 0, false, 0
@@ -41,7 +42,6 @@ func Resolve(p string, lookup func(path string) (Kind, string, error)) (string, 
 			if links++; links > maxLinks {
 				return "", fmt.Errorf("resolving %q: %w", p, ErrLoop)
 			}
-			nested = nested || fromLink > 0
 			if nested && !strings.HasPrefix(link, "/") && strings.Contains("/"+link+"/", "/../") {
 				return "", fmt.Errorf("resolving %q: %w", p, ErrAmbiguous)
 			}
@@ -49,7 +49,8 @@ func Resolve(p string, lookup func(path string) (Kind, string, error)) (string, 
 				link = "/" + join(cur, link)
 			}
 			link = strings.TrimPrefix(path.Clean(link), "/")
-			fromLink = elements(link)
+			nested = nested || (fromLink > 0 && tail != "")
+			fromLink = elements(link) + max(0, fromLink-1)
 			cur, rest = "", strings.TrimPrefix(path.Join("/", link, tail), "/")
 			continue
 		case kind == None:

@@ -1,0 +1,280 @@
+//go:build linux
+
+// Package differential builds every case of the corpus twice, by appending and
+// by BuildKit, and compares the images: every path's kind, mode, owner, size,
+// content, link and device, and the config. It needs root.
+package differential
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/klauspost/compress/zstd"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+
+	"github.com/strata-build/strata/internal/build"
+	"github.com/strata-build/strata/internal/buildkit"
+	"github.com/strata-build/strata/internal/event"
+	"github.com/strata-build/strata/internal/image"
+	"github.com/strata-build/strata/internal/image/corpus"
+	"github.com/strata-build/strata/internal/inventory"
+	"github.com/strata-build/strata/internal/registry"
+)
+
+// epoch is not 0, so that a time that is left at 0 shows.
+const epoch = 1600000000
+
+// bench is an engine beside a registry.
+type bench struct {
+	engine *buildkit.Embedded
+	store  *registry.Embedded
+	client *registry.Client
+	host   string
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("the engine needs root")
+	}
+	logrus.SetOutput(io.Discard)
+	store, err := registry.OpenEmbedded(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	l, err := store.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	b := &bench{store: store, host: l.Host(), client: registry.New(registry.Options{Embedded: store})}
+	b.engine, err = buildkit.Open(t.Context(), buildkit.Options{
+		Root: t.TempDir(), Runc: runc(t), DockerConfig: t.TempDir(), NoMirror: true,
+		Registry: func() (string, error) { return l.Host(), nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.engine.Close() })
+	return b
+}
+
+// runc unpacks the program that scripts/runc.sh has built; "" is the one on
+// PATH or in the binary.
+func runc(t *testing.T) string {
+	t.Helper()
+	packed, err := os.Open(filepath.Join("..", "..", "internal", "buildkit", "runcbin", "runc-linux-"+runtime.GOARCH+".zst"))
+	if err != nil {
+		return ""
+	}
+	defer packed.Close()
+	z, err := zstd.NewReader(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	data, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := filepath.Join(t.TempDir(), "runc")
+	if err := os.WriteFile(p, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (b *bench) repo(t *testing.T, name string) registry.Ref {
+	t.Helper()
+	r, err := registry.ParseRef(buildkit.RegistryHost + "/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// push puts a base into the registry.
+func (b *bench) push(t *testing.T, base *corpus.Base) {
+	t.Helper()
+	repo := b.repo(t, "base")
+	for _, data := range base.Blobs {
+		if _, err := b.client.PushBytes(t.Context(), repo, "application/octet-stream", data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := base.Image.Descriptor
+	if _, err := b.client.PutManifest(t.Context(), repo.WithDigest(d.Digest), d.MediaType, base.Image.Body); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// build lets the engine build a case.
+func (b *bench) build(ctx context.Context, c *corpus.Case, base *corpus.Base, dir string) (build.Result, error) {
+	j := build.Job{
+		Unit: c.Name, Dockerfile: []byte(c.Dockerfile), Name: "Dockerfile", ContextDir: dir,
+		Platform: "linux/" + runtime.GOARCH, SourceDateEpoch: epoch,
+		Repository: buildkit.RegistryHost + "/out", Contexts: map[string]string{},
+	}
+	if base.Blobs != nil {
+		j.Contexts["base"] = fmt.Sprintf("docker-image://%s/base@%s", buildkit.RegistryHost, base.Image.Descriptor.Digest)
+	}
+	return b.engine.Build(ctx, j, event.Discard)
+}
+
+// unpack gives the tree of what the engine has built.
+func (b *bench) unpack(t *testing.T, r build.Result) (*image.Image, *inventory.Inventory) {
+	t.Helper()
+	img, err := image.Parse(r.Body, r.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs := map[digest.Digest][]byte{}
+	for _, l := range img.Manifest.Layers {
+		data, err := b.client.ReadBlob(t.Context(), b.repo(t, "out"), l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blobs[l.Digest] = data
+	}
+	tree, err := corpus.Unpack(t.Context(), img, func(d digest.Digest) []byte { return blobs[d] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img, tree
+}
+
+// appended makes a case by appending and gives the tree of the result, made
+// from its blobs.
+func appended(t *testing.T, c *corpus.Case, base *corpus.Base, dir string) (*image.Image, *inventory.Inventory, error) {
+	t.Helper()
+	trunk, tail, open, err := c.Tail(t.Context(), base, dir)
+	if err != nil {
+		return nil, nil, &image.NotExact{Reason: err.Error()}
+	}
+	if !trunk.Empty {
+		return nil, nil, &image.NotExact{Reason: "the Dockerfile has a trunk"}
+	}
+	a, err := image.Append(base.Image, base.Inventory.Small(), tail, image.Options{
+		Open: open, SourceDateEpoch: epoch, DropOnBuild: trunk.DropOnBuild,
+		Platform: &ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	var blob *image.Blob
+	blobs := map[digest.Digest][]byte{}
+	for d, data := range base.Blobs {
+		blobs[d] = data
+	}
+	if a.HasBlob() {
+		var out bytes.Buffer
+		if blob, err = a.WriteBlob(&out); err != nil {
+			t.Fatal(err)
+		}
+		blobs[blob.Descriptor.Digest] = out.Bytes()
+	}
+	img, err := a.Image(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := corpus.Unpack(t.Context(), img, func(d digest.Digest) []byte { return blobs[d] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img, tree, nil
+}
+
+func TestAppendIsWhatBuildKitMakes(t *testing.T) {
+	cases, err := corpus.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t)
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := c.WriteContext(dir); err != nil {
+				t.Fatal(err)
+			}
+			base, err := c.Base(t.Context(), runtime.GOARCH)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.push(t, base)
+			res, buildErr := b.build(t.Context(), &c, base, dir)
+			img, tree, err := appended(t, &c, base, dir)
+			if notExact := (*image.NotExact)(nil); c.Fails || c.Inexact {
+				if (buildErr != nil) != c.Fails {
+					t.Errorf("BuildKit's error: %v, want one: %v", buildErr, c.Fails)
+				}
+				if !errors.As(err, &notExact) {
+					t.Errorf("append's error: %v, want one that leaves it to the engine", err)
+				}
+				return
+			}
+			if buildErr != nil || err != nil {
+				t.Fatalf("BuildKit: %v\nappend: %v", buildErr, err)
+			}
+			want, wantTree := b.unpack(t, res)
+			compareTrees(t, wantTree, tree)
+			compareConfigs(t, want, img)
+		})
+	}
+}
+
+func compareTrees(t *testing.T, want, got *inventory.Inventory) {
+	t.Helper()
+	diff, err := inventory.Diff(want, got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range diff {
+		if i == 20 {
+			t.Errorf("and %d more", len(diff)-i)
+			break
+		}
+		t.Errorf("%s\n  BuildKit: %s %s\n  append:   %s %s", d.Path, d.Before.String(), d.Before.Digest(), d.After.String(), d.After.Digest())
+	}
+}
+
+// compareConfigs compares everything but the layers and which history entry
+// has one: append puts the files of a whole tail into one layer.
+func compareConfigs(t *testing.T, want, got *image.Image) {
+	t.Helper()
+	read := func(i *image.Image) (out dockerspec.DockerOCIImage) {
+		if err := json.Unmarshal(i.Config, &out); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	opts := cmp.Options{
+		cmpopts.IgnoreFields(ocispec.Image{}, "RootFS"), cmpopts.IgnoreFields(ocispec.History{}, "EmptyLayer"),
+		cmpopts.EquateEmpty(),
+	}
+	if d := cmp.Diff(read(want), read(got), opts); d != "" {
+		t.Errorf("config (-BuildKit +append):\n%s", d)
+	}
+	layers := 0
+	for _, h := range read(got).History {
+		if !h.EmptyLayer {
+			layers++
+		}
+	}
+	if layers != len(got.Manifest.Layers) {
+		t.Errorf("the history names %d layers, there are %d", layers, len(got.Manifest.Layers))
+	}
+}
