@@ -19,6 +19,7 @@ import (
 // folder on disk, for the platform of this machine.
 type LoadOptions struct {
 	FS       fs.FS             // the project's folder; nil: the folder on disk. Paths with ".." need the latter
+	Data     []byte            // content of the named file, in place of what stands there; nil: read it
 	Platform string            // of a project that names none; "": linux and this machine's architecture
 	Env      map[string]string // what variables of a docker-bake file may be set from
 	Image    string            // repository of a project whose file names none; "": made from the folder's name
@@ -81,7 +82,7 @@ func (l *loader) find(file string) (Kind, string, error) {
 			"write a strata.yaml for this project: strata init")
 	}
 	file = filepath.ToSlash(file)
-	if !l.isFile(file) {
+	if l.opts.Data == nil && !l.isFile(file) {
 		return "", "", diag.Hint(fmt.Errorf("reading project: %q is not there", file), "name a file below %q", l.dir)
 	}
 	switch ext := path.Ext(file); {
@@ -91,6 +92,18 @@ func (l *loader) find(file string) (Kind, string, error) {
 		return KindBake, file, nil
 	}
 	return KindDockerfile, file, nil
+}
+
+// project gives the content of the project's file.
+func (l *loader) project(file string) ([]byte, error) {
+	if l.opts.Data != nil {
+		return l.opts.Data, nil
+	}
+	data, err := l.read(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading project: %w", err)
+	}
+	return data, nil
 }
 
 // read gives the content of a file of the project.
@@ -127,9 +140,9 @@ func (l *loader) isDir(name string) bool {
 
 // strata reads a strata.yaml.
 func (l *loader) strata(file string) (*Project, error) {
-	data, err := l.read(file)
+	data, err := l.project(file)
 	if err != nil {
-		return nil, fmt.Errorf("reading project: %w", err)
+		return nil, err
 	}
 	root := l.parse(file, data)
 	if root == nil {
