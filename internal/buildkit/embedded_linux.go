@@ -111,6 +111,7 @@ func (e *Embedded) start(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	dropOldRuncs(o.Root, runc)
 	e.left = leftovers{root: o.Root, runc: runc, cgroup: o.CgroupParent}
 	e.undo = append(e.undo, e.left.clear)
 	if err := e.left.clear(); err != nil {

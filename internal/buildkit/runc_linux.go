@@ -39,15 +39,12 @@ func findRunc(asked, root string) (string, error) {
 }
 
 // unpackRunc writes the embedded runc below dir under a name with its hash, so
-// that it happens once for each version. Older ones are removed.
+// that it happens once for each version. It needs no lock.
 func unpackRunc(dir string) (string, error) {
 	sum := sha256.Sum256(runcZstd)
 	path := filepath.Join(dir, "runc-"+hex.EncodeToString(sum[:8]))
 	if fi, err := os.Stat(path); err == nil && fi.Mode().IsRegular() {
 		return path, nil
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return "", err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
@@ -64,16 +61,31 @@ func writeRunc(path string) error {
 		return err
 	}
 	defer z.Close()
-	f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	f, err := os.CreateTemp(filepath.Dir(path), "new-")
 	if err != nil {
 		return err
 	}
+	defer os.Remove(f.Name())
 	_, err = io.Copy(f, z)
+	if err == nil {
+		err = f.Chmod(0o755)
+	}
 	if err == nil {
 		err = f.Sync() // a half-written runc under its final name would stay for ever
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(path+".tmp", path)
+	return os.Rename(f.Name(), path)
+}
+
+// dropOldRuncs removes what other versions unpacked next to the runc at path.
+// The lock must be held: an engine of another version may run its own.
+func dropOldRuncs(root, path string) {
+	found, _ := filepath.Glob(filepath.Join(root, "bin", "*"))
+	for _, f := range found {
+		if f != path {
+			_ = os.Remove(f)
+		}
+	}
 }
