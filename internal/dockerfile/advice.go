@@ -228,8 +228,8 @@ func meant(c, o *op) bool {
 func instead(o, copied *op) string {
 	calls := o.calls()
 	up := fmt.Sprintf("move it above line %d", copied.in.line)
-	if len(o.chmod) > 0 {
-		return insteadOfChmod(o, copied)
+	if edit := insteadOfChmod(o, copied); len(o.chmod) > 0 && edit != "" {
+		return edit
 	}
 	if _, run := o.cmd.(*instructions.RunCommand); !run {
 		return up + ": it reads no file of the context"
@@ -258,18 +258,33 @@ func instead(o, copied *op) string {
 	return up + " if it reads none of the copied files; otherwise do it in a stage of its own, and take the result from there with COPY --from"
 }
 
-// insteadOfChmod writes the mode or owner into the COPY that brings the files.
+// insteadOfChmod writes the mode or owner into the COPY that brings the files,
+// or into one of their own behind it. It gives "" when they come from elsewhere.
 func insteadOfChmod(o, copied *op) string {
-	flags := ""
+	flags, whole := "", true
+	var paths []string
 	for _, m := range o.chmod {
 		if m.Mode != "" {
 			flags += " --chmod=" + m.Mode
 		} else {
 			flags += " --chown=" + m.Owner
 		}
+		for _, p := range m.Paths {
+			if copied.dest == "" || !below(p, []string{copied.dest}) {
+				return ""
+			}
+			whole = whole && p == copied.dest
+			paths = append(paths, p)
+		}
 	}
 	word, rest, _ := strings.Cut(copied.in.text, " ")
-	return fmt.Sprintf("drop it, and write %s at line %d", short(word+flags+" "+rest), copied.in.line)
+	if whole && len(o.chmod) == 1 {
+		return fmt.Sprintf("drop it, and write %s at line %d", short(word+flags+" "+rest), copied.in.line)
+	}
+	if paths = unique(paths); len(paths) != 1 || len(o.chmod) > 2 {
+		return ""
+	}
+	return fmt.Sprintf("drop it, and write COPY%s %s %s below line %d", flags, inContext(paths[0], copied), paths[0], copied.in.line)
 }
 
 // named gives the files that an installer is told to read, as they are called in

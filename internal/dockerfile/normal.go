@@ -100,13 +100,17 @@ type renderer struct {
 }
 
 // checked gives the normal form of n, or its text as written where the normal
-// form would not mean the same.
+// form would not mean the same. A text that ends in the escape character would
+// go on in the next line; a vertical tab ends it and means nothing.
 func (r renderer) checked(n *parser.Node) string {
-	text := r.instruction(n)
-	if back := r.readBack(r.alone(text)); len(back) == 1 && r.same(n, back[0], text) {
-		return text
+	plain := r.instruction(n)
+	for _, text := range []string{plain, n.Original + heredocs(n), n.Original + "\v" + heredocs(n)} {
+		back := r.readBack(r.alone(text))
+		if len(back) == 1 && r.meaning(n) == r.meaning(back[0]) && (text != plain || r.instruction(back[0]) == text) {
+			return text
+		}
 	}
-	return strings.TrimSpace(n.Original) + heredocs(n)
+	return n.Original + heredocs(n)
 }
 
 // alone gives text as a file of its own.

@@ -124,6 +124,7 @@ type expansion struct {
 // word expands one word. An error that an unknown variable of the base may have
 // caused is none: the word stays as it is and the variable is in open.
 func (x *expansion) word(lex *shell.Lex, s *scope, word string) (string, error) {
+	word = string([]rune(word)) // bytes that are no UTF-8 become what the lexer makes of them, but it says so on stderr
 	res, err := lex.ProcessWordWithMatches(word, s)
 	before := len(x.open)
 	x.note(s, res)
