@@ -118,6 +118,9 @@ func (f *ignoreFile) reason(p string) (string, diag.Pos) {
 type rules struct {
 	m     *patternmatcher.PatternMatcher
 	leads []lead // of the patterns that can let something in
+	// mixed lists have a pattern after an exception; only those can let a file
+	// in hollow.
+	mixed bool
 }
 
 // lead is the part of a pattern before its first wildcard, as a folder.
@@ -137,7 +140,10 @@ func newRules(patterns []string, keepOut bool) (*rules, error) {
 		return nil, err
 	}
 	r := &rules{m: m}
+	excepted := false
 	for _, p := range m.Patterns() {
+		r.mixed = r.mixed || excepted && !p.Exclusion()
+		excepted = excepted || p.Exclusion()
 		if p.Exclusion() == keepOut {
 			r.leads = append(r.leads, leadOf(filepath.ToSlash(p.String())))
 		}
@@ -188,7 +194,7 @@ func (r *rules) chain(p string) (patternmatcher.MatchInfo, bool) {
 // for a file's name and once for its content, and where a pattern after an
 // exception matches a folder above, the two answers differ.
 func (r *rules) hollow(p string) bool {
-	if r == nil || !r.m.Exclusions() {
+	if r == nil || !r.mixed {
 		return false
 	}
 	ignored, err := r.m.MatchesOrParentMatches(p)
