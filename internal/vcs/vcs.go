@@ -1,0 +1,193 @@
+// Package vcs says which commit a folder stands at: what versions, labels and
+// records are made from. None of it ever enters a key.
+//
+// It takes a folder and asks the git command; nothing is written into the
+// repository, the index included.
+package vcs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/strata-build/strata/internal/diag"
+)
+
+// ErrNoGit says that there is nothing to describe: the folder is in no
+// repository, the repository has no commit, or there is no git command.
+var ErrNoGit = errors.New("no git commit to describe")
+
+// Info is where a working tree stands.
+type Info struct {
+	Commit     string    // full hash
+	Describe   string    // `git describe --tags --always`: "v1.2.0", "v1.2.0-3-gabcdef0" or "abcdef0"
+	Dirty      bool      // tracked files differ from the commit; untracked ones don't count
+	Branch     string    // "" when detached, as in most CI checkouts
+	RemoteURL  string    // of origin, or of the only remote, without credentials; "" when there is none
+	Shallow    bool      // older commits and tags may be missing, and so Describe may say less
+	CommitTime time.Time // the committer's, in UTC
+}
+
+// Describe asks git about the working tree that holds dir. The error is
+// [ErrNoGit] when there is nothing to ask about.
+func Describe(ctx context.Context, dir string) (Info, error) {
+	r := repo{dir: dir}
+	info, err := r.describe(ctx)
+	if err != nil {
+		return Info{}, fmt.Errorf("describing git working tree %q: %w", dir, err)
+	}
+	return info, nil
+}
+
+type repo struct{ dir string }
+
+func (r repo) describe(ctx context.Context) (Info, error) {
+	var info Info
+	shallow, err := r.git(ctx, "rev-parse", "--is-shallow-repository")
+	if err != nil {
+		return info, err
+	}
+	info.Shallow = shallow == "true"
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		out, err := r.git(ctx, "show", "-s", "--no-show-signature", "--format=%H %ct", "HEAD")
+		if err != nil {
+			return err
+		}
+		hash, seconds, _ := strings.Cut(out, " ")
+		unix, err := strconv.ParseInt(seconds, 10, 64)
+		info.Commit, info.CommitTime = hash, time.Unix(unix, 0).UTC()
+		return err
+	})
+	g.Go(func() error {
+		out, err := r.git(ctx, "describe", "--tags", "--always")
+		info.Describe = out
+		return err
+	})
+	g.Go(func() error {
+		// Not `describe --dirty`: that one writes the index.
+		out, err := r.git(ctx, "status", "--porcelain", "--untracked-files=no")
+		info.Dirty = out != ""
+		return err
+	})
+	g.Go(func() error {
+		out, err := r.git(ctx, "symbolic-ref", "--quiet", "--short", "HEAD")
+		if exitCode(err) == 1 {
+			return nil // detached
+		}
+		info.Branch = out
+		return err
+	})
+	g.Go(func() error {
+		out, err := r.remote(ctx)
+		info.RemoteURL = stripCredentials(out)
+		return err
+	})
+	return info, g.Wait()
+}
+
+// remote gives the URL of origin or, where there is none, of the only remote.
+func (r repo) remote(ctx context.Context) (string, error) {
+	out, err := r.git(ctx, "remote")
+	if err != nil || out == "" {
+		return "", err
+	}
+	names := strings.Split(out, "\n")
+	name := names[0]
+	for _, n := range names {
+		if n == "origin" {
+			name = n
+		}
+	}
+	if name != "origin" && len(names) > 1 {
+		return "", nil
+	}
+	return r.git(ctx, "remote", "get-url", name)
+}
+
+// gitError is what git said when it failed.
+type gitError struct {
+	command string
+	text    string
+	err     error
+}
+
+func (e *gitError) Error() string {
+	return fmt.Sprintf("running git %s: %s", e.command, e.text)
+}
+
+func (e *gitError) Unwrap() error { return e.err }
+
+// git runs one command that only reads, and gives its output without the last
+// line break.
+func (r repo) git(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", append([]string{"-C", r.dir}, args...)...)
+	// Messages are compared, so they must not be translated; a lock on the
+	// index that git could do without would write it.
+	cmd.Env = append(cmd.Environ(), "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case errors.Is(err, exec.ErrNotFound):
+		return "", fmt.Errorf("%w: the git command is not installed", ErrNoGit)
+	case err != nil:
+		return "", explain(r.dir, &gitError{command: args[0], text: strings.TrimSpace(stderr.String()), err: err})
+	}
+	return strings.TrimSuffix(stdout.String(), "\n"), nil
+}
+
+// explain tells what has no answer from what went wrong.
+func explain(dir string, e *gitError) error {
+	switch {
+	case strings.Contains(e.text, "not a git repository"):
+		return fmt.Errorf("%w: not in a git repository", ErrNoGit)
+	case strings.Contains(e.text, "unknown revision"), strings.Contains(e.text, "ambiguous argument 'HEAD'"),
+		strings.Contains(e.text, "Not a valid object name HEAD"), strings.Contains(e.text, "bad revision 'HEAD'"):
+		return fmt.Errorf("%w: the repository has no commit yet", ErrNoGit)
+	case strings.Contains(e.text, "dubious ownership"):
+		return diag.Hint(e, "git config --global --add safe.directory %s", dir)
+	}
+	return e
+}
+
+func exitCode(err error) int {
+	var e *exec.ExitError
+	if errors.As(err, &e) {
+		return e.ExitCode()
+	}
+	return 0
+}
+
+// stripCredentials takes out of a remote's URL what could be a secret: the
+// whole user part of http, the password of other schemes, query and fragment.
+// A URL that can't be read is left out. What is no URL ("host:path", a folder)
+// holds none.
+func stripCredentials(remote string) string {
+	if !strings.Contains(remote, "://") {
+		return remote
+	}
+	u, err := url.Parse(remote)
+	if err != nil {
+		return ""
+	}
+	switch {
+	case u.User == nil:
+	case u.Scheme == "ssh" || u.Scheme == "git+ssh":
+		u.User = url.User(u.User.Username())
+	default:
+		u.User = nil
+	}
+	u.RawQuery, u.Fragment, u.RawFragment, u.ForceQuery = "", "", "", false
+	return u.String()
+}
