@@ -1,6 +1,7 @@
 package source
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 )
 
 // aged gives a cache whose clock is an hour ahead, so that files which a test
@@ -112,6 +114,23 @@ func TestStatCacheDistrustsYoungFiles(t *testing.T) {
 	// One Tree still hashes it only once.
 	if _, ok := tree.fresh.records[filepath.Join(dir, "a")]; !ok || digestOf(t, tree, "a") != first {
 		t.Error("the run does not remember what it hashed")
+	}
+}
+
+func TestConcurrentSelects(t *testing.T) {
+	dir := write(t, "a/b.go", "a/c.go", "d/e/f.md", ".dockerignore\t*\n!**/*.go\n!d/**\nx")
+	cache := aged(filepath.Join(t.TempDir(), "stat"))
+	tree := open(t, dir, Options{Cache: cache})
+	var g errgroup.Group
+	for range 8 {
+		g.Go(func() error {
+			_, err := tree.Select(t.Context(), Selection{Patterns: []string{".", "a/*.go"}})
+			tree.Ignored("d/e/f.md")
+			return errors.Join(err, cache.Save())
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -91,7 +91,8 @@ func (r repo) describe(ctx context.Context) (Info, error) {
 		info.RemoteURL = stripCredentials(out)
 		return err
 	})
-	return info, g.Wait()
+	err = g.Wait() // before info is read
+	return info, err
 }
 
 // remote gives the URL of origin or, where there is none, of the only remote.
