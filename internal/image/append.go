@@ -155,6 +155,9 @@ func (a *appender) instruction(in Instruction) error {
 			return err
 		}
 	}
+	if _, ok := in.Command.(*instructions.WorkdirCommand); ok {
+		in.History = "WORKDIR " + a.config.text("WorkingDir")
+	}
 	if in.History != "" {
 		a.records = append(a.records, record{in.History, layer})
 	}

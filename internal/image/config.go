@@ -125,7 +125,7 @@ func (c *config) inherit(dropOnBuild bool, want *ocispec.Platform) {
 		c.setRun("Env", append(env, "PATH="+defaultPath))
 	}
 	if wd := c.text("WorkingDir"); wd != "" {
-		c.setRun("WorkingDir", workdir("", wd))
+		c.setRun("WorkingDir", workdir(wd, wd)) // a relative one is joined to itself
 	}
 	c.setPlatform(want)
 }
@@ -177,6 +177,18 @@ func (c *config) record(createdBy string, layer bool, created time.Time) {
 	c.history = append(c.history, ocispec.History{
 		Created: &created, CreatedBy: createdBy, Comment: historyComment, EmptyLayer: !layer,
 	})
+}
+
+// setCreated sets the image's time to that of its last history entry, as
+// BuildKit's exporter does.
+func (c *config) setCreated(when time.Time) {
+	for i := len(c.history) - 1; i >= 0; i-- {
+		if t := c.history[i].Created; t != nil {
+			when = *t
+			break
+		}
+	}
+	c.set("created", when)
 }
 
 // clone gives a copy that can be changed.

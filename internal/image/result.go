@@ -36,7 +36,7 @@ func (a *Appended) Image(b *Blob) (*Image, error) {
 		c.balance(when)
 	}
 	c.rootFS.Type = "layers"
-	c.set("created", when)
+	c.setCreated(when)
 	return assemble(c, layers, a.options.Annotations)
 }
 
