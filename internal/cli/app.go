@@ -23,6 +23,7 @@ import (
 	"github.com/strata-build/strata/internal/registry"
 	"github.com/strata-build/strata/internal/source"
 	"github.com/strata-build/strata/internal/spec"
+	"github.com/strata-build/strata/internal/vcs"
 	"github.com/strata-build/strata/internal/view"
 )
 
@@ -147,7 +148,15 @@ func (a *app) project() (*spec.Project, error) {
 // version says what the source code is called.
 func (a *app) version(ctx context.Context) strata.Version {
 	v := strata.Version{Name: a.flags.tag}
-	_ = ctx
+	info, err := vcs.Describe(ctx, a.dir())
+	if err == nil {
+		v.Revision, v.Branch, v.Dirty, v.Source = info.Commit, info.Branch, info.Dirty, info.RemoteURL
+		described := tagSafe(info.Describe)
+		if info.Dirty {
+			described += "-dirty"
+		}
+		v.Name = cmp.Or(v.Name, described)
+	}
 	v.Name = cmp.Or(v.Name, "dev")
 	return v
 }

@@ -23,7 +23,7 @@ const (
 	labelExternal = "image"    // REFERENCE PLATFORM DIGEST
 	labelDo       = "do"       // STAGE TEXT of an instruction in normal form
 	labelArg      = "arg"      // NAME VALUE
-	labelFile     = "file"     // CONTEXT PATH KIND MODE CONTENT [XATTR VALUE]...
+	labelFile     = "file"     // CONTEXT PATH KIND MODE CONTENT [NAME VALUE]...
 	labelRemote   = "remote"   // URL CHECKSUM
 	labelSecret   = "secret"   // ID; never a value
 	labelSSH      = "ssh"      // ID
@@ -139,26 +139,22 @@ func recipe(in Input, parent func(Parent) string, trunk bool) Recipe {
 // addFiles writes each file once, however many instructions take it: which one
 // takes what follows from the instructions' text and the files' names.
 func (r *Recipe) addFiles(in Input, trunk bool) {
-	type file struct{ context, path string }
-	seen := map[file]bool{}
 	var lines []Line
 	for i, input := range in.Build.Inputs {
 		if trunk && input.Tail {
 			continue
 		}
 		for _, e := range in.Files[i] {
-			f := file{input.Context, e.Path}
-			if seen[f] {
-				continue
-			}
-			seen[f] = true
 			lines = append(lines, fileLine(input.Context, e))
 		}
 	}
-	slices.SortFunc(lines, func(a, b Line) int { return slices.Compare(a.Fields[:2], b.Fields[:2]) })
+	slices.SortFunc(lines, func(a, b Line) int { return slices.Compare(a.Fields, b.Fields) })
+	lines = slices.CompactFunc(lines, func(a, b Line) bool { return slices.Equal(a.Fields, b.Fields) })
 	r.lines = append(r.lines, lines...)
 }
 
+// fileLine writes everything of a file that an image can show. Fields behind
+// the content come in pairs of a name and a value.
 func fileLine(context string, e source.Entry) Line {
 	content := e.Digest.String()
 	if content == "" {
@@ -167,8 +163,17 @@ func fileLine(context string, e source.Entry) Line {
 	l := Line{Label: labelFile, Fields: []string{
 		context, e.Path, fmt.Sprint(e.Kind), strconv.FormatUint(uint64(e.Mode), 8), content,
 	}}
+	if e.Kind == source.CharDevice || e.Kind == source.BlockDevice {
+		l.Fields = append(l.Fields, "device", fmt.Sprintf("%d:%d", e.Major, e.Minor))
+	}
+	if e.HardlinkOf != "" {
+		l.Fields = append(l.Fields, "link-of", e.HardlinkOf)
+	}
+	if e.Implied {
+		l.Fields = append(l.Fields, "implied", "yes")
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.Xattrs)) {
-		l.Fields = append(l.Fields, name, string(e.Xattrs[name]))
+		l.Fields = append(l.Fields, "xattr."+name, e.Xattrs[name])
 	}
 	return l
 }

@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/strata-build/strata/internal/initproject"
+	"github.com/strata-build/strata/internal/view"
+)
+
+func (a *app) initCmd() *cobra.Command {
+	var print, force bool
+	cmd := &cobra.Command{
+		Use:   "init [FOLDER]",
+		Short: "Write a strata.yaml for an existing repository",
+		Long: `Init looks at the Dockerfiles, bake and compose files of a repository, guesses its
+layers, variants and platforms, and writes a commented strata.yaml. It says what it
+could not guess.`,
+		Example: `  strata init
+  strata init --print      # show it, write nothing`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				a.flags.dir = filepath.Join(a.dir(), args[0])
+			}
+			return a.initProject(print, force)
+		},
+	}
+	cmd.Flags().BoolVar(&print, "print", false, "write to standard output only")
+	cmd.Flags().BoolVar(&force, "force", false, "overwrite a strata.yaml that is there")
+	return cmd
+}
+
+func (a *app) initProject(print, force bool) error {
+	dir := a.dir()
+	found, err := initproject.Detect(os.DirFS(dir), initproject.Options{Name: filepath.Base(dir)})
+	if err != nil {
+		return err
+	}
+	w := a.machine.Stdout
+	if print {
+		_, err := io.WriteString(w, found.Text)
+		return err
+	}
+	for _, line := range found.Found {
+		fmt.Fprintf(w, "found: %s\n", line)
+	}
+	for _, line := range found.Unsure {
+		fmt.Fprintf(w, "%s %s\n", a.palette(w).Paint(view.Yellow, "unsure:"), line)
+	}
+	if found.Kind == initproject.KindBake && found.Text == "" {
+		fmt.Fprintln(w, "\nThere is nothing to write: the bake file is read as it is. Next: strata plan")
+		return nil
+	}
+	if err := initproject.Write(dir, found, force); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nWrote %s. Next: strata plan\n", found.File)
+	return nil
+}
