@@ -31,6 +31,7 @@ var candidates = []struct {
 	kind Kind
 }{
 	{"strata.yaml", KindStrata}, {"strata.yml", KindStrata},
+	{"docker-bake.hcl", KindBake}, {"docker-bake.json", KindBake},
 	{"Dockerfile", KindDockerfile},
 }
 
@@ -47,6 +48,8 @@ func Load(dir, file string, o LoadOptions) (*Project, error) {
 		return nil, err
 	}
 	switch kind {
+	case KindBake:
+		return l.bake(file)
 	case KindDockerfile:
 		return l.dockerfile(file, "")
 	}

@@ -76,7 +76,11 @@ func TestLoad(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				expect(t, name, a, string(Render(p)))
+				got := string(Render(p))
+				for _, w := range p.Warnings {
+					got += "# " + w.String() + "\n"
+				}
+				expect(t, name, a, got)
 				return
 			}
 			var errs *diag.Errors

@@ -172,4 +172,12 @@ what a tag must not have becomes a dash (` + "`feature/x` is `feature-x`" + `).
 
 Where several such layers share an image, their names stand in the tags (` + "`latest-dev`" + `), but for the last stage of the
 Dockerfile, which is what ` + "`docker build`" + ` makes.
+
+## docker-bake.hcl and docker-bake.json
+
+Every target that the group or target ` + "`default`" + ` reaches is a layer; a context ` + "`target:NAME`" + ` is another layer, handed over as
+the named context that the file gives it. Variables take their values from the environment; functions, ` + "`inherits`" + `, ` + "`matrix`" + ` and
+` + "`docker-bake.override.*`" + ` work as they do in bake. Tags are kept as they are written; a target without platforms is built for
+those of the targets that stand on it. What has no place in a project (outputs, caches, attestations, tags in a second
+repository) is a warning.
 `

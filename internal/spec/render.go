@@ -27,6 +27,7 @@ type Resolved struct {
 type ResolvedUnit struct {
 	ID string `json:"id"`
 	Unit
+	Inline string        `json:"inline,omitempty"` // text of the Dockerfile
 	MaxAge string        `json:"maxAge,omitempty"` // as in strata.yaml: "3w"
 	Test   *ResolvedTest `json:"test,omitempty"`
 	Keep   *ResolvedKeep `json:"keep,omitempty"`
@@ -81,7 +82,7 @@ func (p *Project) Resolve(r Release) Resolved {
 }
 
 func resolveUnit(u Unit, tags []string) ResolvedUnit {
-	out := ResolvedUnit{ID: u.ID(), Unit: u, Tags: tags}
+	out := ResolvedUnit{ID: u.ID(), Unit: u, Inline: string(u.Inline), Tags: tags}
 	if u.MaxAge > 0 {
 		out.MaxAge = formatDuration(u.MaxAge)
 	}

@@ -50,7 +50,7 @@ func (c tagCase) defaults() Tags {
 // templates gives the templates of a layer's manifests and indexes in a
 // variant: the layer's own, the variant's, the project's, the default.
 func (p *Project) templates(l Layer, v Variant) Tags {
-	c := tagCase{leaf: l.Leaf, multi: len(v.Platforms) > 1, named: v.Name != "", plain: p.plain(l)}
+	c := tagCase{leaf: l.Leaf, multi: p.multi(l.Name, v.Name), named: v.Name != "", plain: p.plain(l)}
 	out := c.defaults()
 	for _, t := range []Tags{p.Tags, v.Tags} {
 		if !l.Leaf {
@@ -59,6 +59,17 @@ func (p *Project) templates(l Layer, v Variant) Tags {
 		out = out.overlay(t)
 	}
 	return out.overlay(l.Tags)
+}
+
+// multi reports whether a layer is built for several platforms in a variant.
+func (p *Project) multi(layer, variant string) bool {
+	n := 0
+	for _, u := range p.units {
+		if u.Layer == layer && u.Variant == variant {
+			n++
+		}
+	}
+	return n > 1
 }
 
 // overlay gives t with the lists that over has.
@@ -103,7 +114,7 @@ func (p *Project) TagsFor(u Unit, r Release) []string {
 	v, _ := p.Variant(u.Variant)
 	t := p.templates(l, v)
 	out := p.expandTags(t.Image, u, r)
-	if len(v.Platforms) == 1 {
+	if !p.multi(u.Layer, u.Variant) {
 		out = append(out, p.expandTags(t.Index, u, r)...)
 	}
 	return compact(out)
@@ -114,7 +125,7 @@ func (p *Project) TagsFor(u Unit, r Release) []string {
 func (p *Project) IndexTags(layer, variant string, r Release) []string {
 	l, ok := p.Layer(layer)
 	v, found := p.Variant(variant)
-	if !ok || !found || len(v.Platforms) == 1 {
+	if !ok || !found || !p.multi(layer, variant) {
 		return nil
 	}
 	return compact(p.expandTags(p.templates(l, v).Index, Unit{Layer: layer, Variant: variant}, r))

@@ -186,7 +186,10 @@ func (r *resolver) unit(l Layer, v Variant, platform string) Unit {
 	if u.Keep == (Keep{}) {
 		u.Keep = r.p.Keep
 	}
-	vars := r.vars(u)
+	var vars map[string]string // only strata.yaml has these templates
+	if r.p.Kind == KindStrata {
+		vars = r.vars(u)
+	}
 	args, labels, contexts := overlay(r.p.Args, v.Args, l.Args), overlay(r.p.Labels, v.Labels, l.Labels), overlay(l.Contexts)
 	r.choose(&u.Dockerfile, l.Dockerfile, u, "dockerfile")
 	r.choose(&u.Context, l.Context, u, "context")

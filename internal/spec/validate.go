@@ -186,7 +186,7 @@ func (l *loader) checkUnits(p *Project, from map[string]diag.Pos) {
 	}
 	for _, u := range p.units {
 		pos := at(from["dockerfile "+u.ID()], u.Pos)
-		if u.Dockerfile != "" && u.Inline == nil && len(unknownVars(u.Dockerfile, nil)) == 0 && !l.isFile(u.Dockerfile) {
+		if u.Dockerfile != "" && u.Inline == nil && remote(u.Dockerfile) == "" && len(unknownVars(u.Dockerfile, nil)) == 0 && !l.isFile(u.Dockerfile) {
 			once(pos, u.Dockerfile, l.nearFile(u.Dockerfile), "layer %q for %s: no Dockerfile at %q", u.Layer, place(u), u.Dockerfile)
 		}
 		pos = at(from["context "+u.ID()], u.Pos)
