@@ -154,3 +154,20 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// FuzzBake looks for a docker-bake file that makes the loader panic.
+func FuzzBake(f *testing.F) {
+	for _, seed := range []string{
+		`target "default" { matrix = { a = ["x"] }` + "\n" + `name = "t-${a}" }`, `group "default" { targets = ["a"] }`,
+		"target {}", `target "a" "b" {}`, `variable "X" { default = 1 }`, `target "a" { secret = [null, {id="x"}] }`,
+		"target \"a\" {\n  inherits = [\"a\"]\n  contexts = {a = \"target:a\"}\n}", `target "a" { ssh = "x" }`, `target "a" { args = {A = null, B = 5} }`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, data string) {
+		p, err := Load(".", "docker-bake.hcl", LoadOptions{FS: files("docker-bake.hcl", data, "Dockerfile", plainFrom), Platform: "linux/amd64"})
+		if err == nil && len(Render(p)) == 0 {
+			t.Error("rendered to nothing")
+		}
+	})
+}
