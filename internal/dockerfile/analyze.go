@@ -63,6 +63,7 @@ func (f *File) Analyze(o Options) (*Build, error) {
 	if err := a.errs.Err(); err != nil {
 		return nil, err
 	}
+	a.count()
 	a.engine = a.everything(final)
 	start := a.keys
 	a.eval(nil)
@@ -91,12 +92,18 @@ func (f *File) newAnalysis(o Options) *analysis {
 // everything says why no part of the target can do without the engine.
 func (a *analysis) everything(final *node) string {
 	switch {
-	case !knownSyntax(a.file.Syntax):
-		return "its syntax is defined by the frontend " + a.file.Syntax
+	case !knownSyntax(a.syntax()):
+		return "its syntax is defined by the frontend " + a.syntax()
 	case strings.HasPrefix(final.platform, "windows"):
 		return "its platform is " + final.platform
 	}
 	return ""
+}
+
+// syntax gives the frontend in force: a build arg may name another one than the
+// file.
+func (a *analysis) syntax() string {
+	return cmp.Or(a.opts.Args["BUILDKIT_SYNTAX"], a.file.Syntax)
 }
 
 // knownSyntax says whether a frontend is Docker's own, of which this package
@@ -145,7 +152,7 @@ func (p platformParts) String() string {
 
 // build puts together what was found.
 func (a *analysis) build(final *node, c *cut) *Build {
-	b := &Build{Syntax: a.file.Syntax, FinalStage: final.index, Trunk: c.trunk(a), Unresolved: a.open}
+	b := &Build{Syntax: a.syntax(), FinalStage: final.index, Trunk: c.trunk(a), Unresolved: a.open}
 	for _, n := range a.stages {
 		if n.reached {
 			b.StageNames = append(b.StageNames, n.name)
@@ -209,7 +216,7 @@ func (a *analysis) lines() []Line {
 		key int
 	}
 	var all []keyed
-	for i, l := range a.file.directives() {
+	for i, l := range a.file.directives(a.syntax()) {
 		all = append(all, keyed{l, i - 10})
 	}
 	arg := func(u *argUse, name string) {
@@ -225,7 +232,7 @@ func (a *analysis) lines() []Line {
 			arg(u, o.node.name)
 		}
 		if !o.isArg {
-			l := Line{Stage: o.node.index, StageName: o.node.name, Text: o.in.text, Line: o.in.line, Tail: o.tail}
+			l := Line{Stage: o.node.ordinal, StageName: o.node.name, Text: a.text(o.in), Line: o.in.line, Tail: o.tail}
 			all = append(all, keyed{l, o.key})
 		}
 	}

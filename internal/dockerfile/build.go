@@ -39,7 +39,7 @@ type Config struct {
 
 // CopySource is what a COPY --from takes, and from where.
 type CopySource struct {
-	Stage int    // index of the stage; -1 when From is an image
+	Stage int    // index of the stage in the file; -1 when From is an image
 	Name  string // as written in --from
 	From  From   // the image, when Stage is -1
 	Paths []string
@@ -47,9 +47,11 @@ type CopySource struct {
 	Line  int
 }
 
-// Build is what one target of a Dockerfile says. It is immutable.
+// Build is what one target of a Dockerfile says. It is immutable. A Stage in it
+// is an index of StageNames, unless it says otherwise: stages that are not
+// reached are not counted.
 type Build struct {
-	Syntax string // frontend named by "# syntax=", "" without one
+	Syntax string // frontend named by "# syntax=" or BUILDKIT_SYNTAX, "" without one
 
 	// Lines is the normal form of every reachable instruction, those of the
 	// trunk first. ARG lines stand there only when the arg is used, and give the
@@ -64,7 +66,7 @@ type Build struct {
 	SSH         []string // ids, sorted
 	CacheMounts []string // ids, sorted
 
-	FinalStage int
+	FinalStage int      // index in the file
 	StageNames []string // of the reachable stages in order, "" when unnamed
 
 	Trunk      *Trunk
@@ -160,12 +162,13 @@ type Unresolved struct {
 }
 
 // Trunk is where the engine's part of the final stage ends. The cut does not
-// depend on Options.Base or Options.TrunkConfig.
+// depend on what Options.Base or Options.TrunkConfig say, the ONBUILD triggers of
+// a base aside.
 type Trunk struct {
 	Lines  int    // how many of Build.Lines are trunk
 	Source []byte // Dockerfile that builds the trunk as its last stage; nil when Empty
 	Empty  bool   // nothing for an engine to do: the trunk is From
-	From   From   // what the chain of the final stage stands on; Image Scratch for nothing
+	From   From   // what the chain of the final stage stands on; Image Scratch for nothing, none for a folder
 	// DropOnBuild says that ONBUILD triggers in the trunk's config do not carry
 	// over to the result.
 	DropOnBuild bool

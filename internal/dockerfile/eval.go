@@ -84,7 +84,7 @@ func (a *analysis) evalFrom(o *op, n *node) {
 	switch {
 	case n.base.folder != "":
 		o.why = "its base is the folder " + n.base.folder
-		o.inputs = []Input{{Context: n.base.folder, Patterns: []string{"."}, Line: o.in.line, Kind: InputFrom, Stage: n.index}}
+		o.inputs = []Input{{Context: n.base.folder, Patterns: []string{"."}, Line: o.in.line, Kind: InputFrom, Stage: n.ordinal}}
 	case n.base.image != From{}:
 		o.froms = []From{n.base.image}
 	}
@@ -111,7 +111,9 @@ func (a *analysis) evalCommand(o *op, s *scope) {
 	case *instructions.WorkdirCommand:
 		a.evalWorkdir(o, s, c)
 	case *instructions.UserCommand:
-		s.user = c.User
+		if s.user = c.User; o.base {
+			s.user = unknownUser
+		}
 	case *instructions.ShellCommand:
 		s.shell, s.shellHere = c.Shell, c.Shell
 	case *instructions.CopyCommand:
@@ -131,7 +133,7 @@ func (a *analysis) evalCommand(o *op, s *scope) {
 	a.record(o, s)
 	slices.Sort(o.open)
 	for _, name := range slices.Compact(o.open) {
-		a.open = append(a.open, Unresolved{Name: name, Line: o.in.line, Stage: o.node.index, From: s.from, Input: inputOpen})
+		a.open = append(a.open, Unresolved{Name: name, Line: o.in.line, Stage: o.node.ordinal, From: s.from, Input: inputOpen})
 	}
 }
 
@@ -186,17 +188,14 @@ func note(set map[string]bool, words ...string) {
 func (a *analysis) evalArg(o *op, s *scope, c *instructions.ArgCommand) {
 	o.isArg = true
 	for i, kv := range c.Args {
-		use := &argUse{name: kv.Key, line: o.in.line, stage: o.node.index, key: o.key,
+		use := &argUse{name: kv.Key, line: o.in.line, stage: o.node.ordinal, key: o.key,
 			text: "ARG " + kv.Key, parent: a.opts.ParentArgs[kv.Key]}
 		var x expansion
 		given, isGiven := a.opts.Args[kv.Key]
 		global, isGlobal := a.globals.vars[kv.Key]
 		switch {
-		case isGiven:
+		case isGiven && !isProxy(kv.Key):
 			use.value = given
-			if kv.Value != nil && isProxy(kv.Key) {
-				use.text += "=" + *kv.Value
-			}
 		case kv.Value != nil:
 			v, err := x.word(a.lex, s, *kv.Value)
 			if err != nil {
@@ -205,11 +204,16 @@ func (a *analysis) evalArg(o *op, s *scope, c *instructions.ArgCommand) {
 			}
 			use.value, use.def, use.deps = v, true, x.args
 			use.text += "=" + *kv.Value
-		case isGlobal:
+		case isGlobal && !global.arg.hidden():
 			use.value, use.def, use.deps = global.value, global.arg.def, []*argUse{global.arg}
+		case isGiven:
+			use.text = ""
 		default:
 			s.args = append(s.args, declared{name: kv.Key})
 			continue
+		}
+		if isGiven {
+			use.value = given
 		}
 		c.Args[i].Value = &use.value
 		s.args = append(s.args, declared{kv.Key, use.value})
@@ -248,7 +252,7 @@ func (a *analysis) evalCopy(o *op, c *instructions.CopyCommand) {
 		}
 	}
 	in := Input{Patterns: local(c.SourcePaths), Excludes: c.ExcludePatterns, Parents: c.Parents,
-		Line: o.in.line, Kind: InputCopy, Stage: o.node.index}
+		Line: o.in.line, Kind: InputCopy, Stage: o.node.ordinal}
 	if c.From == "" {
 		if len(in.Patterns) > 0 {
 			o.inputs = []Input{in}
@@ -268,7 +272,7 @@ func (a *analysis) copyFrom(o *op, c *instructions.CopyCommand, r ref, in Input)
 		return
 	}
 	o.copy = &CopySource{Stage: -1, Name: c.From, From: r.image, Paths: c.SourcePaths, Dest: c.DestPath, Line: o.in.line}
-	what := "image " + c.From
+	what := "image " + r.image.Name()
 	switch {
 	case r.stage != nil:
 		o.copy.Stage = r.stage.index
@@ -283,7 +287,7 @@ func (a *analysis) copyFrom(o *op, c *instructions.CopyCommand, r ref, in Input)
 
 func (a *analysis) evalAdd(o *op, c *instructions.AddCommand) {
 	o.layer = true
-	in := Input{Excludes: c.ExcludePatterns, Line: o.in.line, Kind: InputAdd, Stage: o.node.index}
+	in := Input{Excludes: c.ExcludePatterns, Line: o.in.line, Kind: InputAdd, Stage: o.node.ordinal}
 	for _, src := range c.SourcePaths {
 		if r, ok := a.remote(o, src, c.Checksum); ok {
 			o.remotes = append(o.remotes, r)
@@ -386,7 +390,7 @@ func (a *analysis) evalMount(o *op, m *instructions.Mount, r ref) {
 			return
 		}
 	}
-	in := Input{Line: o.in.line, Kind: InputBind, Stage: o.node.index, Context: r.folder}
+	in := Input{Line: o.in.line, Kind: InputBind, Stage: o.node.ordinal, Context: r.folder}
 	in.Patterns = []string{strings.TrimPrefix(path.Join("/", m.Source), "/")}
 	switch {
 	case m.From == "" || r.folder != "":

@@ -63,7 +63,7 @@ var keywords = []string{"RUN ", "run ", "COPY ", "ADD ", "ENV ", "LABEL ", "ARG 
 
 var pieces = []string{" ", "  ", "\t", "\v", "a", "b=c", "=", "\"", "'", "\\", "`", "\\\n", "`\n", " \\ \n", "\n", "#", "# x\n", "--", "--link ",
 	"--chown=a\\ b ", "--exclude=\"x y\" ", "--exclude=é ", "--mount=type=cache,target=/x ", "[", "]", "[\"a\",\"b\"]", "[ \"a\" ,", "\"c\" ]", "<<E ", "<<-\"E\" ", "<<", "\nE\n",
-	"\n\tE\n", "$a", "${b:-c}", "${b", "$(", ")", "\r\n", "\u00a0", "\x85", "\xff", "é", "CMD", " as x", "{", "}", "80/tcp", "~", ";", "&&"}
+	"\n\tE\n", "$a", "${b:-c}", "${b", "$(", ")", "\r\n", "\u00a0", "é", "CMD", " as x", "{", "}", "80/tcp", "~", ";", "&&"}
 
 // stable is the property that FuzzAnalyze and TestStable see to.
 func stable(t *testing.T, data []byte) {
@@ -100,6 +100,7 @@ func stable(t *testing.T, data []byte) {
 }
 
 var seeds = []string{
+	"FROM a\nCOPY \xff \x85 x\xffy\nEXPOSE \xff\nRUN \xff  x\nCOPY --chown=\xff --from=\xff a b",
 	"from a\nrun [ \"x\",\t'y' ]\ncmd []\nshell [\"a\"]",
 	"FROM a\nRUN echo \"a   b\"   'c   d' \\\n # x\n\n  e\\ f `x  y` \"$(a   b)\" ${x:-\"  \"}",
 	"#escape=`\nFROM a\nRUN a `\n b\nCOPY --chown=\"a b\" x` y z\nENV A=\"x y\" B=c` d E=\\x",
@@ -122,7 +123,7 @@ func mustBeFindings(t *testing.T, err error) {
 // the lines' numbers.
 func recipe(b *Build) string {
 	c := *b
-	c.Lines = nil
+	c.Lines, c.FinalStage = nil, 0
 	for _, l := range b.Lines {
 		l.Line = 0
 		c.Lines = append(c.Lines, l)

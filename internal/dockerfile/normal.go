@@ -18,7 +18,7 @@ import (
 // The normal form of a normal form is itself.
 func (f *File) Normal() []byte {
 	var b bytes.Buffer
-	for _, l := range f.directives() {
+	for _, l := range f.directives(f.Syntax) {
 		b.WriteString(l.Text + "\n")
 	}
 	for _, in := range f.instrs() {
@@ -27,11 +27,12 @@ func (f *File) Normal() []byte {
 	return b.Bytes()
 }
 
-// directives gives the directives that change what a file means.
-func (f *File) directives() []Line {
+// directives gives the directives that change what a file means, with the given
+// frontend.
+func (f *File) directives(syntax string) []Line {
 	var out []Line
-	if f.Syntax != "" {
-		out = append(out, Line{Stage: -1, Text: "# syntax=" + f.Syntax, Line: f.syntaxLine})
+	if syntax != "" {
+		out = append(out, Line{Stage: -1, Text: "# syntax=" + syntax, Line: f.syntaxLine})
 	}
 	if f.escape != parser.DefaultEscapeToken {
 		out = append(out, Line{Stage: -1, Text: "# escape=" + string(f.escape), Line: f.escapeLine})

@@ -31,6 +31,7 @@ type node struct {
 	ops      []*instr
 	deps     []*node // stages that its instructions read
 	reached  bool
+	ordinal  int    // among the reached stages
 	end      *scope // its scope after the last instruction
 }
 
@@ -257,6 +258,52 @@ func (a *analysis) reach(n *node) {
 	}
 }
 
+// count numbers the reached stages, so that stages which are not reached do not
+// show in the numbers of those that are.
+func (a *analysis) count() {
+	next := 0
+	for _, n := range a.stages {
+		if !n.reached {
+			continue
+		}
+		n.ordinal = next
+		next++
+		if n.base.image != (From{}) {
+			n.base.image.Stage = n.ordinal
+		}
+		for _, in := range n.ops {
+			for i, r := range a.refs[in] {
+				if r.image != (From{}) {
+					a.refs[in][i].image.Stage = n.ordinal
+				}
+			}
+		}
+	}
+}
+
+// text gives the normal form of a stage's instruction. A stage that --from names
+// by its number in the file is named by its name, or by its number among the
+// reached ones: "#1".
+func (a *analysis) text(in *instr) string {
+	c, ok := in.cmd.(*instructions.CopyCommand)
+	if !ok {
+		return in.text
+	}
+	if _, err := strconv.Atoi(c.From); err != nil || len(a.refs[in]) == 0 {
+		return in.text
+	}
+	name := ""
+	switch r := a.refs[in][0]; {
+	case r.stage == nil: // a named context takes its place
+		name = r.folder + r.image.Context
+	case r.stage.name != "" && a.byName[r.stage.name] == r.stage:
+		name = r.stage.name
+	default:
+		name = "#" + strconv.Itoa(r.stage.ordinal)
+	}
+	return strings.Replace(in.text, "--from="+c.From, "--from="+name, 1)
+}
+
 // sources gives what an instruction reads from stages and images.
 func (a *analysis) sources(n *node, in *instr) []ref {
 	if refs, ok := a.refs[in]; ok {
@@ -282,8 +329,8 @@ func (a *analysis) sources(n *node, in *instr) []ref {
 }
 
 func (a *analysis) copySource(n *node, in *instr, from string) []ref {
-	plain, _, err := a.globals.lex.ProcessWord(from, noVars{})
-	if err != nil || plain != from {
+	plain, _, err := a.globals.lex.ProcessWord(valid(from), noVars{})
+	if err != nil || plain != valid(from) {
 		a.errorf(in.line, "name a stage for it: FROM "+from+" AS name, and copy from that",
 			"COPY --from=%s: BuildKit expands no variables here", from)
 		return nil

@@ -67,6 +67,8 @@ type scope struct {
 // declared is one ARG as a RUN's history lists it.
 type declared struct{ name, value string }
 
+const unknownUser = "$"
+
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 func newScope(from From) *scope {
@@ -124,7 +126,7 @@ type expansion struct {
 // word expands one word. An error that an unknown variable of the base may have
 // caused is none: the word stays as it is and the variable is in open.
 func (x *expansion) word(lex *shell.Lex, s *scope, word string) (string, error) {
-	word = string([]rune(word)) // bytes that are no UTF-8 become what the lexer makes of them, but it says so on stderr
+	word = valid(word)
 	res, err := lex.ProcessWordWithMatches(word, s)
 	before := len(x.open)
 	x.note(s, res)
@@ -139,8 +141,12 @@ func (x *expansion) split(lex *shell.Lex, s *scope, word string) ([]string, erro
 	if _, err := x.word(lex, s, word); err != nil {
 		return nil, err
 	}
-	return lex.ProcessWords(word, s)
+	return lex.ProcessWords(valid(word), s)
 }
+
+// valid turns bytes that are no UTF-8 into what the lexer makes of them, which
+// else would complain on standard error.
+func valid(word string) string { return string([]rune(word)) }
 
 func (x *expansion) note(s *scope, res shell.ProcessWordResult) {
 	for _, name := range slices.Sorted(maps.Keys(res.Matched)) {
@@ -168,6 +174,10 @@ func (s *scope) visible() []*argUse {
 	}
 	return out
 }
+
+// hidden says whether only the machine gives u a value: it leaves no trace in a
+// recipe.
+func (u *argUse) hidden() bool { return u.text == "" && isProxy(u.name) }
 
 // isProxy says whether name is one of the predefined proxy args, whose values
 // belong to the machine and are never keyed.
@@ -219,9 +229,9 @@ func (a *analysis) globalScope() *globals {
 
 func (a *analysis) globalArg(g *globals, in *instr, kv instructions.KeyValuePairOptional) {
 	use := &argUse{name: kv.Key, line: in.line, stage: -1, text: "ARG " + kv.Key, parent: a.opts.ParentArgs[kv.Key]}
-	switch given, ok := a.opts.Args[kv.Key]; {
-	case ok:
-		use.value = given
+	given, ok := a.opts.Args[kv.Key]
+	switch {
+	case ok && !isProxy(kv.Key):
 	case kv.Value != nil:
 		var x expansion
 		v, err := x.word(g.lex, g.scope, *kv.Value)
@@ -231,11 +241,13 @@ func (a *analysis) globalArg(g *globals, in *instr, kv instructions.KeyValuePair
 		}
 		use.value, use.def, use.deps = v, true, x.args
 		use.text += "=" + *kv.Value
+	case ok:
+		use.text = ""
 	default:
 		return // it has no value and changes none
 	}
-	if isProxy(kv.Key) && kv.Value != nil {
-		use.text = "ARG " + kv.Key + "=" + *kv.Value
+	if ok {
+		use.value = given
 	}
 	use.key = a.nextKey()
 	g.vars[kv.Key] = binding{value: use.value, arg: use}

@@ -29,7 +29,7 @@ func (a *analysis) cut(final *node) *cut {
 		}
 	}
 	for at = a.wholeTriggers(ops, at); ; {
-		bad := strayChmod(ops, at)
+		bad := strayChmod(ops, at, root.base.scratch)
 		if bad < 0 {
 			break
 		}
@@ -64,8 +64,9 @@ func (a *analysis) wholeTriggers(ops []*op, at int) int {
 }
 
 // strayChmod gives the index of the last RUN behind at that changes the mode or
-// owner of anything that the tail did not copy, or -1.
-func strayChmod(ops []*op, at int) int {
+// owner of anything that the tail did not copy, or -1. On nothing there is no
+// program to run, and the engine has to say so.
+func strayChmod(ops []*op, at int, scratch bool) int {
 	bad := -1
 	var dests []string
 	for i := at + 1; i < len(ops); i++ {
@@ -75,7 +76,7 @@ func strayChmod(ops []*op, at int) int {
 		}
 		for _, m := range o.chmod {
 			for _, p := range m.Paths {
-				if !below(p, dests) {
+				if !below(p, dests) || scratch && at == 0 {
 					bad = i
 				}
 			}
@@ -121,7 +122,7 @@ func (c *cut) trunk(a *analysis) *Trunk {
 	end := c.head[len(c.head)-1]
 	t := &Trunk{From: c.root.base.image}
 	if c.root.base.scratch {
-		t.From = From{Image: Scratch, Platform: c.root.platform, Stage: c.root.index, Line: c.root.from.line, Kind: KindFrom}
+		t.From = From{Image: Scratch, Platform: c.root.platform, Stage: c.root.ordinal, Line: c.root.from.line, Kind: KindFrom}
 	}
 	t.Empty = len(c.head) == 1 && end.why == "" && a.engine == ""
 	if !t.Empty {
@@ -139,7 +140,7 @@ func (c *cut) trunk(a *analysis) *Trunk {
 		for i := range inputs {
 			inputs[i].Tail = true
 		}
-		t.Tail = append(t.Tail, TailCommand{Line: o.in.line, Stage: o.node.index, Command: o.cmd, Inputs: inputs,
+		t.Tail = append(t.Tail, TailCommand{Line: o.in.line, Stage: o.node.ordinal, Command: o.cmd, Inputs: inputs,
 			Copy: o.copy, Chmod: o.chmod, History: o.history, Layer: o.layer, CmdSet: o.cmdSet})
 	}
 	return t
