@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 
@@ -90,24 +91,23 @@ func resolveExternals(ctx context.Context, c Config, g *graph.Graph, units []*gr
 			}
 		}
 	}
-	found := make(chan func(externals), len(want))
-	err := each(ctx, want, 8, func(ctx context.Context, e external, pos diag.Pos) error {
+	x := externals{}
+	var mu sync.Mutex
+	var problems diag.List
+	_ = each(ctx, want, 8, func(ctx context.Context, e external, pos diag.Pos) error {
 		r, err := resolveExternal(ctx, c, e)
+		mu.Lock()
+		defer mu.Unlock()
 		if err != nil {
-			return fmt.Errorf("%s: %w", pos, err)
+			problems.Errorf(pos, diag.HintOf(err), "%v", err)
 		}
-		found <- func(x externals) { x[e] = r }
+		x[e] = r
 		return nil
 	})
-	if err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	close(found)
-	x := externals{}
-	for add := range found {
-		add(x)
-	}
-	return x, nil
+	return x, problems.Err()
 }
 
 func resolveExternal(ctx context.Context, c Config, e external) (resolved, error) {

@@ -35,6 +35,8 @@ type answers struct {
 	last   map[string]plan.Last
 	units  map[string]registry.Answer
 	trunks map[string]registry.Answer
+
+	lastImages map[string]*picture // newest image of each unit, whatever its key
 }
 
 // lastTag is the tag that follows a unit's newest image, whatever its key.
@@ -48,6 +50,7 @@ func (p *Pass) probe(ctx context.Context) error {
 	p.answers = answers{
 		hits: map[string]plan.Hit{}, last: map[string]plan.Last{},
 		units: map[string]registry.Answer{}, trunks: map[string]registry.Answer{},
+		lastImages: map[string]*picture{},
 	}
 	var refs []registry.Ref
 	var put []func(registry.Answer)
@@ -92,6 +95,11 @@ func (p *Pass) readLast(ctx context.Context, lasts map[string]registry.Answer) e
 	found := make(chan func(), len(p.Units))
 	want := map[string]registry.Answer{}
 	for _, u := range p.Units {
+		if a := lasts[u.ID]; hitDigest(a) != "" {
+			if img, err := parsePicture(a); err == nil {
+				p.answers.lastImages[u.ID] = img
+			}
+		}
 		if a := lasts[u.ID]; a.State == registry.Hit && p.answers.hits[u.ID].Unit == "" {
 			want[u.ID] = a
 		}

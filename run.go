@@ -112,6 +112,9 @@ func (p *Pass) Execute(ctx context.Context) (Result, error) {
 		err = r.attachErr()
 	}
 	if err == nil {
+		err = r.gates(ctx)
+	}
+	if err == nil {
 		res.Tags, err = r.release(ctx)
 	}
 	if cause := context.Cause(ctx); cause != nil && err != nil {
@@ -267,7 +270,7 @@ func (r *runner) cutoff(ctx context.Context, u *graph.Unit, step plan.Step, m *M
 		return nil, nil
 	}
 	c := r.contentID(u)
-	a := r.pass.Config.Client.Lookup(ctx, r.repo(u).WithTag(c.Tag()))
+	a := r.pass.Config.Client.Direct().Lookup(ctx, r.repo(u).WithTag(c.Tag()))
 	if a.State == registry.Failed {
 		return nil, fmt.Errorf("looking up %s: %w", u.ID, a.Err)
 	}

@@ -51,6 +51,7 @@ type Config struct {
 	Engine   func(context.Context) (build.Engine, error)
 	Parallel int  // units at once; 0 means 2
 	NoCache  bool // the engine ignores its own instruction cache
+	NoTest   bool // tests of layers are not run before tags move
 	// EngineRef gives the name under which the engine reaches a repository; nil
 	// means under its own.
 	EngineRef func(registry.Ref) string

@@ -193,12 +193,23 @@ func (r *runner) writeTail(ctx context.Context, u *graph.Unit, trunk *picture, d
 	if m.built {
 		m.Action = plan.Build
 	}
+	if last := r.pass.answers.lastImages[u.ID]; last.sameContent(img.Manifest) {
+		m.Reason += "; it came out the same as before, so that stays"
+		return last, r.adopt(ctx, u, last, pub.recipe, true)
+	}
 	if blob != nil {
 		pub.layerType = blob.Descriptor.MediaType
 		m.NewBlobs++
 		m.Pushed += blob.Descriptor.Size
 	}
 	return r.publish(ctx, u, m, pub)
+}
+
+// sameContent says whether the picture has the config and layers of a manifest.
+// There may be no picture.
+func (p *picture) sameContent(m ocispec.Manifest) bool {
+	return p != nil && p.manifest.Config.Digest == m.Config.Digest &&
+		len(p.manifest.Layers) == len(m.Layers) && startsWith(p.manifest.Layers, m.Layers)
 }
 
 // streamTail sends the tail's blob while it is made.

@@ -63,7 +63,7 @@ func (r *runner) base(ctx context.Context, u *graph.Unit, f dockerfile.From) (*p
 // buildTrunk lets the engine build a unit's trunk and publishes it under the
 // recipe's key.
 func (r *runner) buildTrunk(ctx context.Context, u *graph.Unit, m *Made, recipe key.Recipe) (*picture, error) {
-	if a := r.pass.Config.Client.Lookup(ctx, r.repo(u).WithTag(recipe.ID().Tag())); hitDigest(a) != "" && !r.pass.rebuild(u) {
+	if a := r.pass.Config.Client.Direct().Lookup(ctx, r.repo(u).WithTag(recipe.ID().Tag())); hitDigest(a) != "" && !r.pass.rebuild(u) {
 		m.Action, m.Reason = plan.Reuse, "another run built it meanwhile"
 		return parsePicture(a)
 	}
@@ -107,10 +107,26 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	if err != nil {
 		return nil, fmt.Errorf("listing the files of %s: %w", u.ID, err)
 	}
+	whole := recipe.ID() == r.pass.Keys[u.ID].Unit.ID()
+	if same := r.sameAsBefore(ctx, u, built, inv, whole); same != nil {
+		m.Reason += "; it came out the same as before, so that stays"
+		return same, r.adopt(ctx, u, same, recipe, whole)
+	}
 	return r.publish(ctx, u, m, publication{
-		recipe: recipe, manifest: built.manifest, config: built.config, inventory: inv,
-		whole: recipe.ID() == r.pass.Keys[u.ID].Unit.ID(),
+		recipe: recipe, manifest: built.manifest, config: built.config, inventory: inv, whole: whole,
 	})
+}
+
+// adopt publishes an image that was there before under a new key.
+func (r *runner) adopt(ctx context.Context, u *graph.Unit, img *picture, recipe key.Recipe, whole bool) error {
+	tags := []string{recipe.ID().Tag()}
+	if whole {
+		tags = append(tags, lastTag(u))
+		if len(u.Parents) > 0 {
+			tags = append(tags, r.contentID(u).Tag())
+		}
+	}
+	return r.pointTo(ctx, u, img, tags...)
 }
 
 // job is what the engine is asked to build; source nil means the Dockerfile as

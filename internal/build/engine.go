@@ -5,6 +5,7 @@ package build
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,6 +22,28 @@ import (
 // the job had started before Build returns.
 type Engine interface {
 	Build(ctx context.Context, j Job, s event.Sink) (Result, error)
+}
+
+// A Runner runs commands in images. Engines that can are Runners too.
+//
+// When Run returns without an error, the command has run to its end, whatever
+// its exit code, and nothing of what it wrote to its file system is kept.
+type Runner interface {
+	Run(ctx context.Context, j RunJob, s event.Sink) (exitCode int, output []byte, err error)
+}
+
+// RunJob is a command to run in an image that was built: a test that must pass
+// before a tag moves, or a look at what the image does.
+type RunJob struct {
+	Unit     string        // for events
+	Image    string        // REPO@DIGEST
+	Platform string        // "linux/arm64"
+	Args     []string      // the command; empty is the image's own
+	Env      []string      // "NAME=value", added to the image's
+	User     string        // "" is the image's
+	Dir      string        // "" is the image's
+	Network  string        // "" and "host" are the host's; "none"
+	Timeout  time.Duration // 0 is none
 }
 
 // Job is one Dockerfile to build for one platform. It is immutable.

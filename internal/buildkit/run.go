@@ -20,6 +20,7 @@ import (
 	"github.com/moby/buildkit/util/entitlements"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/event"
 )
 
@@ -29,19 +30,8 @@ const outputLimit = 1 << 20
 // ErrTimeout says that a command was ended because it ran for too long.
 var ErrTimeout = errors.New("it ran for too long")
 
-// RunJob is a command to run in an image that was built: a test that must pass
-// before a tag moves, or a look at what the image does.
-type RunJob struct {
-	Unit     string        // for events
-	Image    string        // REPO@DIGEST
-	Platform string        // "linux/arm64"
-	Args     []string      // the command; empty is the image's own
-	Env      []string      // "NAME=value", added to the image's
-	User     string        // "" is the image's
-	Dir      string        // "" is the image's
-	Network  string        // "" and "host" are the host's; "none"
-	Timeout  time.Duration // 0 is none
-}
+// RunJob is a command to run in an image that was built.
+type RunJob = build.RunJob
 
 // Run runs a command in an image. Nothing that it writes is kept, and its
 // result is never taken from a cache. It gives the exit code and the last

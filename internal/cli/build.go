@@ -21,9 +21,9 @@ import (
 
 type buildFlags struct {
 	passFlags
-	dryRun, noCache, load bool
-	progress, output      string
-	parallel              int
+	dryRun, noCache, noTest, load bool
+	progress, output              string
+	parallel                      int
 }
 
 func (a *app) buildCmd() *cobra.Command {
@@ -56,6 +56,7 @@ Without --push, images are looked up and kept in the registry on this machine
 	fl := cmd.Flags()
 	fl.BoolVar(&f.dryRun, "dry-run", false, "show the plan and stop")
 	fl.BoolVar(&f.noCache, "no-cache", false, "the engine runs every instruction again")
+	fl.BoolVar(&f.noTest, "no-test", false, "move tags without running the tests of the layers")
 	fl.StringVar(&f.progress, "progress", "auto", "progress: auto, tty, plain, json or quiet")
 	fl.IntVar(&f.parallel, "parallel", 2, "units built at once")
 	fl.StringVarP(&f.output, "output", "o", "", "also write the last unit as an OCI archive to this `file`")
@@ -77,7 +78,7 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 	rec := record.NewRecorder(a.newRecord(started, args))
 	p, err := a.prepare(ctx, f.passFlags, args, func(c *strata.Config) {
 		c.Sink = event.Tee(v, rec)
-		c.NoCache, c.Parallel = f.noCache, f.parallel
+		c.NoCache, c.NoTest, c.Parallel = f.noCache, f.noTest, f.parallel
 		c.EngineRef = a.engineRef
 		c.Engine = func(ctx context.Context) (build.Engine, error) { return a.openEngine(ctx, v.Printf) }
 	})

@@ -1,0 +1,124 @@
+package strata
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/strata-build/strata/internal/build"
+	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/event"
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/registry"
+)
+
+// GateError says that a unit's test did not pass. Its image stays under its key
+// and no tag was moved.
+type GateError struct {
+	Unit   string
+	Code   int
+	Output string // the last lines
+}
+
+// Error names the unit, the exit code and what the test said last.
+func (e *GateError) Error() string {
+	s := fmt.Sprintf("testing %s: the test ended with exit code %d", e.Unit, e.Code)
+	if e.Output != "" {
+		s += "\n" + e.Output
+	}
+	return s
+}
+
+// gates runs the tests of the units in this run that have not passed before,
+// and remembers those that pass.
+func (r *runner) gates(ctx context.Context) error {
+	var errs []error
+	for _, u := range r.pass.Units {
+		img := r.image(u.ID)
+		if u.Test == nil || img == nil || r.pass.Config.NoTest {
+			continue
+		}
+		mark := r.repo(u).WithTag(gateTag(u, r.pass.Keys[u.ID].Unit.ID().Tag()))
+		a := r.pass.Config.Client.Direct().Lookup(ctx, mark)
+		if a.State == registry.Failed {
+			return fmt.Errorf("looking up the test of %s: %w", u.ID, a.Err)
+		}
+		if a.State == registry.Hit && a.Desc.Digest == img.desc.Digest {
+			continue
+		}
+		if err := r.gate(ctx, u, img); err != nil {
+			errs = append(errs, err)
+			if ctx.Err() != nil {
+				break
+			}
+			continue
+		}
+		if err := r.pointTo(ctx, u, img, mark.Tag); err != nil {
+			return err
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// gateTag marks an image whose test has passed. It depends on the test, so that
+// another test runs again.
+func gateTag(u *graph.Unit, keyTag string) string {
+	test, err := json.Marshal(u.Test)
+	if err != nil {
+		panic("internal error: " + err.Error())
+	}
+	sum := sha256.Sum256(append(test, keyTag...))
+	return "strata-t-" + hex.EncodeToString(sum[:])
+}
+
+func (r *runner) gate(ctx context.Context, u *graph.Unit, img *picture) error {
+	engine, err := r.openEngine(ctx)
+	if err != nil {
+		return fmt.Errorf("testing %s: opening the engine: %w", u.ID, err)
+	}
+	sink := r.pass.Config.Sink
+	if sink == nil {
+		sink = event.Discard
+	}
+	if u.Test.Stage != "" {
+		j, err := r.job(u, nil)
+		if err != nil {
+			return err
+		}
+		j.Target, j.Repository = u.Test.Stage, ""
+		if _, err := engine.Build(ctx, j, sink); err != nil {
+			return fmt.Errorf("testing %s: %w", u.ID, err)
+		}
+		return nil
+	}
+	run, ok := engine.(build.Runner)
+	if !ok {
+		return fmt.Errorf("testing %s: this engine can't run commands", u.ID)
+	}
+	network := u.Test.Network
+	if network == "default" {
+		network = ""
+	}
+	r.pass.emit(event.Event{Type: event.Message, Unit: u.ID, Text: "testing " + u.ID + ": " + strings.Join(u.Test.Run, " ")})
+	code, output, err := run.Run(ctx, build.RunJob{
+		Unit: u.ID, Image: r.pass.Config.engineName(r.repo(u).WithDigest(img.desc.Digest)), Platform: u.Platform,
+		Args: u.Test.Run, Network: network, Timeout: u.Test.Timeout,
+	}, sink)
+	if err != nil {
+		return fmt.Errorf("testing %s: %w", u.ID, err)
+	}
+	if code != 0 {
+		return diag.Hint(&GateError{Unit: u.ID, Code: code, Output: lastLines(string(output), 20)},
+			"no tag was moved; the image is there under its key: strata run %s -- sh", u.ID)
+	}
+	return nil
+}
+
+func lastLines(s string, n int) string {
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
