@@ -110,6 +110,12 @@ func (p *Pass) readContexts(ctx context.Context) error {
 			p.slots[u.ID] = slot.At(*u.Refresh, p.Config.Now)
 			in.Slot = p.slots[u.ID].Name
 		}
+		for _, v := range u.Build.Unresolved {
+			if v.Input {
+				problems.Errorf(diag.Pos{File: u.Dockerfile, Line: v.Line}, "set it in this Dockerfile with ENV or ARG, or write the value",
+					"what %s copies depends on the variable %s, which only the image of %s sets", u.ID, v.Name, v.From.Name())
+			}
+		}
 		for i, input := range u.Build.Inputs {
 			tree, err := p.open(p.contextOf(u, input.Context))
 			if err == nil {

@@ -191,7 +191,7 @@ func (a *app) config(ctx context.Context) (strata.Config, error) {
 	return strata.Config{
 		Project: p, Client: client, Platform: "linux/" + runtime.GOARCH, Now: a.machine.Now(),
 		Cache: filepath.Join(a.home(), "cache"), Version: v, Stat: a.stat,
-		Estimate: a.estimator(), Emulated: a.emulated,
+		Estimate: a.estimator(p.Image), Emulated: a.emulated,
 	}, nil
 }
 
@@ -206,13 +206,13 @@ func (a *app) emulated(platform string) (bool, error) {
 }
 
 // estimator answers from the records of this machine, read when first asked.
-func (a *app) estimator() func(layer, variant, platform string, act plan.Action) *plan.Estimate {
+func (a *app) estimator(project string) func(layer, variant, platform string, act plan.Action) *plan.Estimate {
 	var e *record.Estimator
 	return func(layer, variant, platform string, act plan.Action) *plan.Estimate {
 		if e == nil {
 			var rs []record.Record
 			if s, err := a.records(); err == nil {
-				rs, _, _ = s.Records(record.Filter{Limit: 50})
+				rs, _, _ = s.Records(record.Filter{Limit: 50, Project: project})
 			}
 			e = record.NewEstimator(rs)
 		}
