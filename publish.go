@@ -209,16 +209,21 @@ func (r *runner) attachErr() error {
 	return errors.Join(r.attachFailed...)
 }
 
-// contentID gives a unit's content key; its parents have been made.
+// contentID gives a unit's content key; its parents have been made. A parent
+// counts by the digest of its config, which names its layers' content and all
+// that a child takes over. Its manifest's digest would never come out the same:
+// the key and the version stand in the manifest.
 func (r *runner) contentID(u *graph.Unit) key.ContentID {
 	in := r.pass.inputs[u.ID]
 	parent := in.Parent
 	in.Parent = func(f dockerfile.From) (key.Parent, bool) {
 		p, ok := parent(f)
-		if img := r.image(p.Unit); ok && img != nil {
-			p.Digest = img.desc.Digest
-		} else if ok {
-			p.Digest = r.pass.answers.hits[p.Unit].Unit
+		img := r.image(p.Unit)
+		if ok && img == nil {
+			img, _ = parsePicture(r.pass.answers.units[p.Unit])
+		}
+		if img != nil {
+			p.Digest = img.manifest.Config.Digest
 		}
 		return p, ok
 	}

@@ -149,6 +149,15 @@ func (a *app) warn(f diag.Finding) {
 	}
 }
 
+// checkColor refuses a --color that means nothing.
+func (a *app) checkColor() error {
+	switch a.flags.color {
+	case "auto", "always", "never":
+		return nil
+	}
+	return usage("reading --color: %q is none of auto, always, never", a.flags.color)
+}
+
 const rootHelp = `Strata builds container images that stand on each other in layers, for several
 variants and platforms, and rebuilds only what changed.
 
@@ -169,6 +178,7 @@ func (a *app) root() *cobra.Command {
 		SilenceErrors:     true,
 		Args:              cobra.NoArgs,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkColor() },
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
 	root.SetVersionTemplate("strata {{.Version}}\n")

@@ -8,11 +8,11 @@ import (
 
 // Change is one difference between two recipes.
 type Change struct {
-	Kind  ChangeKind
-	What  string // the input that changed, as a user calls it: "requirements/app.txt"
-	Label string // of the recipe's line: file, do, arg, parent, ...
-	Old   string // the old line, "" when added
-	New   string // the new line, "" when removed
+	Kind  ChangeKind `json:"kind"`
+	What  string     `json:"what"`          // the input that changed, as a user calls it: "requirements/app.txt"
+	Label string     `json:"label"`         // of the recipe's line: file, do, arg, parent, ...
+	Old   string     `json:"old,omitempty"` // the old line, "" when added
+	New   string     `json:"new,omitempty"` // the new line, "" when removed
 }
 
 // ChangeKind says what happened to an input.
