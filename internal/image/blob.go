@@ -85,8 +85,10 @@ func (a *Appended) MediaType() string {
 // Compression settings. The bytes must not depend on the machine, so the block
 // size is fixed; blocks are compressed independently of how many at a time.
 //
-// Measured on 200 MB of source code and libraries (6,600 files, 2 cores), level
-// against seconds and size: see BenchmarkWrite.
+// Measured on 200 MB of Python and Go (klauspost/compress 1.20), seconds of
+// processor time and part of the size left: gzip 1: 0.91, 32.2 %; 3: 1.11,
+// 30.4 %; 4: 1.34, 29.3 %; 6: 1.80, 27.8 %; zstd fastest: 0.81, 27.7 %;
+// default: 0.99, 25.5 %; better: 1.57, 23.8 %. Blocks of 1 MB save nothing.
 const (
 	gzipLevel     = 3
 	gzipBlock     = 512 << 10
@@ -156,6 +158,8 @@ func (a *Appended) writeTar(w io.Writer, b *Blob) error {
 	names := map[*node]string{}
 	buf := make([]byte, 128<<10)
 	var links []output
+	small := newFetcher(a.files)
+	defer small.close()
 	for _, o := range a.files {
 		switch _, packed := memberOf(o.node); {
 		case o.linkTo != "":
@@ -163,7 +167,7 @@ func (a *Appended) writeTar(w io.Writer, b *Blob) error {
 		case packed:
 			names[o.node] = o.path
 		default:
-			if err := a.writeEntry(tw, o, b, buf); err != nil {
+			if err := a.writeEntry(tw, o, b, small, buf); err != nil {
 				return err
 			}
 		}
@@ -228,7 +232,7 @@ func trimDir(p string) string {
 	return p
 }
 
-func (a *Appended) writeEntry(tw *tar.Writer, o output, b *Blob, buf []byte) error {
+func (a *Appended) writeEntry(tw *tar.Writer, o output, b *Blob, small *fetcher, buf []byte) error {
 	if err := tw.WriteHeader(a.header(o)); err != nil {
 		return err
 	}
@@ -238,8 +242,11 @@ func (a *Appended) writeEntry(tw *tar.Writer, o output, b *Blob, buf []byte) err
 			return err
 		}
 	}
-	if o.node == nil || o.node.content == nil {
+	switch {
+	case o.node == nil || o.node.content == nil:
 		return nil
+	case ahead(o):
+		return small.write(tw, o, b)
 	}
 	r, err := o.node.content.open()
 	if err != nil {
@@ -271,7 +278,7 @@ func copyContent(tw io.Writer, r io.Reader, n *node, name string, b *Blob, buf [
 	var sum [32]byte
 	h.Sum(sum[:0])
 	if want := n.content.want(); total != n.size || (want != "" && want != digest.NewDigestFromBytes(digest.SHA256, sum[:])) {
-		return fmt.Errorf("reading %q: it changed while the image was being made", "/"+name)
+		return changedWhileReading(name)
 	}
 	b.sums[n] = sum
 	return nil
