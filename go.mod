@@ -2,6 +2,9 @@ module github.com/strata-build/strata
 
 go 1.26.8
 
+// Code to search in, not to compile.
+ignore ./examples
+
 require (
 	github.com/compose-spec/compose-go/v2 v2.16.2
 	github.com/containerd/containerd/v2 v2.3.6
