@@ -28,9 +28,12 @@ help: ## This list
 setup: ## Install what building and testing need: Debian packages, an emulator for arm64
 	@scripts/setup.sh
 
-.PHONY: build
-build: setup ## bin/strata: one static binary, with runc inside
+.PHONY: runc
+runc: setup
 	@scripts/runc.sh
+
+.PHONY: build
+build: runc ## bin/strata: one static binary, with runc inside
 	CGO_ENABLED=0 go build -trimpath -tags embedrunc -ldflags '$(LDFLAGS)' -o bin/strata ./cmd/strata
 	@ls -l bin/strata | awk '{ printf "bin/strata: %.1f MB\n", $$5 / 1e6 }'
 
@@ -48,7 +51,7 @@ race: setup ## The tests that need no engine, under the race detector
 	CGO_ENABLED=1 go test -race -timeout 30m $(RACE)
 
 .PHONY: lint
-lint: ## gofmt, go vet, staticcheck, shell syntax
+lint: runc ## gofmt, go vet, staticcheck, shell syntax
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not formatted: $$unformatted"; exit 1; fi
 	go vet -tags embedrunc ./...
@@ -56,7 +59,7 @@ lint: ## gofmt, go vet, staticcheck, shell syntax
 	@for script in scripts/*.sh .ci/run; do bash -n "$$script"; done
 
 .PHONY: vuln
-vuln: ## Known vulnerabilities in what the binary links (needs Go's vulnerability database)
+vuln: runc ## Known vulnerabilities in what the binary links (needs Go's vulnerability database)
 	go run $(GOVULNCHECK) -tags embedrunc ./...
 
 .PHONY: bench

@@ -68,7 +68,7 @@ own_authorities() { find $authorities -name '*.crt' -type f 2>/dev/null | LC_ALL
 
 fingerprint() {
 	{
-		cat "${BASH_SOURCE[0]}"
+		sed "/^while read/,\$d" "${BASH_SOURCE[0]}" # what comes after it makes nothing
 		apt_sources
 		own_authorities | xargs -r -d '\n' cat
 	} | sha256sum | cut -c1-12
@@ -165,11 +165,13 @@ running=()
 # Earlier weeks and fingerprints; nothing else lies in this folder.
 find "$bases" -mindepth 1 -maxdepth 1 -type d -name '*-W*' ! -path "$kept" -exec rm -rf {} +
 
-while read -r tar name platform; do
-	if [ -n "$import" ]; then "$import" registry import "$kept/$tar" --as "$name" --platform "$platform" >&2; fi
+while read -r tar name platform command; do
+	if [ -n "$import" ]; then
+		"$import" registry import "$kept/$tar" --as "$name" --platform "$platform" --cmd "$command" >&2
+	fi
 	echo "$kept/$tar $name $platform"
 done <<END
-debian-amd64.tar debian:bookworm-slim linux/amd64
-debian-arm64.tar debian:bookworm-slim linux/arm64
-node-amd64.tar node:18-bookworm-slim linux/amd64
+debian-amd64.tar debian:bookworm-slim linux/amd64 bash
+debian-arm64.tar debian:bookworm-slim linux/arm64 bash
+node-amd64.tar node:18-bookworm-slim linux/amd64 node
 END

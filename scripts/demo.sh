@@ -3,13 +3,14 @@
 # happens in a temporary folder with a store of its own, which is removed at the end; only the bootstrapped base images
 # are kept for the next time (scripts/bases.sh).
 #
+#   STRATA=PROGRAM    show this one in place of bin/strata
 #   STRATA_DEMO=DIR   use this folder and keep it: look around in it, or run the demo again on a warm store
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-strata=$ROOT/bin/strata
-[ -x "$strata" ] || die "starting the demo: bin/strata is not built" "make demo builds it first"
-[ "$(id -u)" = 0 ] || exec sudo --preserve-env=PATH,HOME,STRATA_DEMO,STRATA_CACHE,XDG_CACHE_HOME "$0" "$@"
+strata=${STRATA:-$ROOT/bin/strata}
+[ -x "$strata" ] || die "starting the demo: $strata is not there" "make demo builds it first"
+[ "$(id -u)" = 0 ] || exec sudo --preserve-env=PATH,HOME,STRATA,STRATA_DEMO,STRATA_CACHE,XDG_CACHE_HOME "$0" "$@"
 
 folder=${STRATA_DEMO:-$(mktemp -d -t strata-demo.XXXXXX)}
 mkdir -p "$folder"
@@ -32,11 +33,27 @@ milliseconds() { echo $((${EPOCHREALTIME/./} / 1000)); }
 run() {
 	local started
 	doing=$*
-	printf '\n%s$ %s%s\n' "$BOLD" "${*/#$strata/strata}" "$PLAIN" >&2
+	[ "$1" != logged ] || doing=${doing#logged }
+	printf '\n%s$ %s%s\n' "$BOLD" "${doing/#$strata/strata}" "$PLAIN" >&2
 	started=$(milliseconds)
 	"$@"
 	took=$(($(milliseconds) - started))
 	printf '%s(%d.%02d s)%s\n' "$BOLD" $((took / 1000)) $((took % 1000 / 10)) "$PLAIN" >&2
+}
+
+# build runs `strata build`. On a terminal it draws its own progress; in a log, what apt and npm print is left out (it is
+# kept until the demo ends, and shown if the build fails).
+build() {
+	if [ -t 2 ]; then run "$strata" build; else run logged "$strata" build --progress plain; fi
+}
+
+logged() {
+	local log=$folder/build.log
+	if ! "$@" 2>&1 | tee "$log" | sed -u '/ | \[/d; / | exporting/d'; then
+		printf '\nthe end of the complete log:\n' >&2
+		tail -n 80 "$log" >&2
+		return 1
+	fi
 }
 
 note() { summary+=("$(printf '%-58s %4d.%02d s' "$1" $((took / 1000)) $((took % 1000 / 10)))"); }
@@ -77,22 +94,22 @@ note "base images, bootstrapped or from the cache, imported"
 title "2. ragex: base -> ml -> app, cpu for two platforms and cuda"
 checkout ragex
 run "$strata" plan
-run "$strata" build
-note "ragex, first build: 9 units, 3 of them emulated"
+build
+note "ragex, first build: nine images, two of them emulated"
 run "$strata" tags
 run "$strata" run app/cpu/linux/amd64 -- python3 -m src.server --query "how are failed requests retried?"
 run "$strata" run app/cpu/linux/arm64 -- python3 -m src.server --selftest
 
 title "3. Nothing has changed"
 run "$strata" plan
-run "$strata" build
+build
 note "ragex, nothing changed"
 
 title "4. One line of code has changed"
 change src/server.py 's/Searches code by meaning and by text\./Finds code by what it means and by what it says./'
 run "$strata" plan
 run "$strata" explain app/cpu/linux/amd64
-run "$strata" build
+build
 note "ragex, one line of code changed: three images"
 fast 10
 run "$strata" run app/cpu/linux/amd64 -- python3 -m src.server --help
@@ -100,14 +117,14 @@ run "$strata" run app/cpu/linux/amd64 -- python3 -m src.server --help
 title "5. graphrag: one Dockerfile, five stages, dev and prod"
 checkout graphrag
 run "$strata" graph
-run "$strata" build
+build
 note "graphrag, first build"
 run "$strata" run prod -- node dist/main.js --selftest
 
 title "6. One line of code has changed"
 change src/main.ts 's/the parameter q is missing/say what you want to know: \/ask?q=.../'
 run "$strata" plan
-run "$strata" build
+build
 note "graphrag, one line of code changed"
 fast 10
 run "$strata" run prod -- node dist/main.js --query "why do tides follow the moon?"
