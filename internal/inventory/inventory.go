@@ -181,6 +181,28 @@ func (v *Inventory) Below(path string) iter.Seq[*Entry] {
 	}
 }
 
+// Children gives the entries that stand in the directory path itself, in order.
+func (v *Inventory) Children(path string) iter.Seq[*Entry] {
+	prefix := path + "/"
+	if path == "" {
+		prefix = ""
+	}
+	return func(yield func(*Entry) bool) {
+		i, _ := v.find(prefix)
+		for i < len(v.entries) && strings.HasPrefix(v.entries[i].Path, prefix) {
+			name := v.entries[i].Path[len(prefix):]
+			if child, _, deeper := strings.Cut(name, "/"); deeper {
+				i, _ = v.find(prefix + child + "0") // "0" follows "/": behind all that the child holds
+				continue
+			}
+			if name != "" && !yield(&v.entries[i]) {
+				return
+			}
+			i++
+		}
+	}
+}
+
 func (v *Inventory) find(path string) (int, bool) { return findEntry(v.entries, path) }
 
 func findEntry(entries []Entry, path string) (int, bool) {

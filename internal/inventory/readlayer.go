@@ -25,6 +25,7 @@ type layerList struct {
 	whiteouts map[string]bool
 	opaques   map[string]bool
 	accounts  map[[32]byte][]byte // contents of files that may be passwd or group
+	sparse    int64               // bytes of sparse files so far, holes included
 }
 
 const (
@@ -154,6 +155,9 @@ func (l *layerList) add(hdr *tar.Header, content io.Reader, buf []byte) error {
 	}
 	switch e.Kind {
 	case File:
+		if err := l.checkSparse(hdr); err != nil {
+			return err
+		}
 		if err := l.readContent(&e, content, buf); err != nil {
 			return err
 		}
@@ -167,6 +171,25 @@ func (l *layerList) add(hdr *tar.Header, content io.Reader, buf []byte) error {
 		l.dropBelow(p)
 	}
 	l.entries[p] = e
+	return nil
+}
+
+// maxSparse bounds the sparse files of a layer: their holes are hashed like any
+// content, and cost the layer's maker nothing.
+const maxSparse = 4 << 30
+
+func (l *layerList) checkSparse(hdr *tar.Header) error {
+	sparse := hdr.Typeflag == tar.TypeGNUSparse
+	for k := range hdr.PAXRecords {
+		sparse = sparse || strings.HasPrefix(k, "GNU.sparse.")
+	}
+	if !sparse {
+		return nil
+	}
+	if hdr.Size > maxSparse-l.sparse {
+		return fmt.Errorf("%q and sparse files before it have more than %d bytes", hdr.Name, int64(maxSparse))
+	}
+	l.sparse += hdr.Size
 	return nil
 }
 
