@@ -22,8 +22,8 @@ type Picked struct {
 // Pick streams a layer until the content of every wanted file was seen. Wanted
 // are regular files of the image's inventory that this layer brought. Each
 // content is handed to take with the digest that it has to have, and once more
-// if what was handed before did not have it. What is handed last is verified;
-// two files with one content are handed once.
+// if what was handed before did not have it. What is handed last is verified,
+// but for missing files; two files with one content are handed once.
 //
 // The layer is opened a second time only for a hard link to a file that is not
 // wanted itself and stands before the link.
