@@ -9,10 +9,18 @@ import (
 	"slices"
 )
 
-// disk is the only part of this package that touches files. The rest asks it
-// to list a folder, to look at a path, to read a link and to open a file, all by
-// clean relative paths: another place that holds a tree needs to answer just
-// these.
+// filesystem is where a tree stands. Paths are clean and relative to it; "." is
+// the whole.
+type filesystem interface {
+	// list gives the content of a folder, sorted by name.
+	list(dir string) ([]node, error)
+	// stat looks at a path without following it, if it is a link. What is not
+	// there is an fs.ErrNotExist.
+	stat(p string) (node, error)
+	readlink(p string) (string, error)
+}
+
+// disk is the only part of this package that touches files.
 type disk struct {
 	dir  string
 	root *os.Root

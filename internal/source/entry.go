@@ -55,6 +55,10 @@ type Entry struct {
 	// copied folder, and breaks them between sources.
 	HardlinkOf string
 
+	// Inode is the file's path in an image, links resolved, for trees over an
+	// inventory; "" in a build context and for the root.
+	Inode string
+
 	Source string // the pattern that took the entry
 	// Match is the path that the pattern matched: this entry's own, or the
 	// folder above it. Rel is the path below Match, "" for the match itself.

@@ -22,12 +22,12 @@ var emptyDigest = digest.FromBytes(nil)
 
 // digest fills in what the listing does not tell: content digests, link
 // targets, attributes. A bounded number of workers share the entries.
-func (w *walker) digest(ctx context.Context) error {
+func (w *walker) digest(ctx context.Context, d *disk) error {
 	var next atomic.Int64
 	g, inner := errgroup.WithContext(ctx)
 	for range min(w.t.workers, len(w.out)) {
 		g.Go(func() error {
-			h := hasher{w: w, buf: make([]byte, copyBuffer)}
+			h := hasher{w: w, disk: d, buf: make([]byte, copyBuffer)}
 			for inner.Err() == nil {
 				i := int(next.Add(1)) - 1
 				if i >= len(w.out) {
@@ -51,9 +51,10 @@ func (w *walker) digest(ctx context.Context) error {
 
 // hasher is one worker.
 type hasher struct {
-	w   *walker
-	buf []byte
-	key []byte
+	w    *walker
+	disk *disk
+	buf  []byte
+	key  []byte
 }
 
 func (h *hasher) complete(it *item) (err error) {
@@ -68,7 +69,7 @@ func (h *hasher) complete(it *item) (err error) {
 	switch {
 	case it.Kind == Symlink:
 		it.Mode, it.Size = 0o777, 0
-		it.Link, err = h.w.disk.readlink(real)
+		it.Link, err = h.disk.readlink(real)
 		return err
 	case it.hollow:
 		it.Digest = emptyDigest
@@ -76,7 +77,7 @@ func (h *hasher) complete(it *item) (err error) {
 	case it.Kind == File:
 		return h.file(it, real)
 	case it.Kind == Dir && (it.Rel != "" || h.w.sel.Bind && real != "."):
-		it.Xattrs, err = h.w.disk.xattrs(real)
+		it.Xattrs, err = h.disk.xattrs(real)
 		return err
 	}
 	return nil
@@ -92,11 +93,11 @@ func (h *hasher) file(it *item, real string) error {
 			return nil
 		}
 		var err error
-		it.Xattrs, err = h.w.disk.xattrs(real)
+		it.Xattrs, err = h.disk.xattrs(real)
 		return err
 	}
 	began := t.cache.clock()
-	f, before, err := h.w.disk.open(real)
+	f, before, err := h.disk.open(real)
 	if err != nil {
 		return err
 	}
@@ -110,7 +111,7 @@ func (h *hasher) file(it *item, real string) error {
 	if err != nil {
 		return err
 	}
-	if it.Xattrs, err = h.w.disk.xattrs(real); err != nil {
+	if it.Xattrs, err = h.disk.xattrs(real); err != nil {
 		return err
 	}
 	it.Size, it.Mode = size, before.mode

@@ -81,39 +81,54 @@ type item struct {
 // All sources are tried; the error joins one [*NoMatchError] for each that is
 // missing. A file that vanishes or can't be read is an error.
 func (t *Tree) Select(ctx context.Context, s Selection) ([]Entry, error) {
+	if t.image != nil {
+		return t.selectFromImage(ctx, s)
+	}
 	d, err := openDisk(t.dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening build context %q: %w", t.dir, err)
 	}
 	defer d.close()
 	w := newWalker(t, d, s)
-	if w.exclude, err = newRules(s.Excludes, true); err != nil {
-		return nil, fmt.Errorf("reading exclude patterns %q: %w", s.Excludes, err)
+	if err := w.selection(ctx); err != nil {
+		return nil, err
+	}
+	if err := w.digest(ctx, d); err != nil {
+		return nil, err
+	}
+	w.markHardlinks()
+	return w.entries(), nil
+}
+
+// selection finds what is selected, sorted.
+func (w *walker) selection(ctx context.Context) (err error) {
+	if w.exclude, err = newRules(w.sel.Excludes, true); err != nil {
+		return fmt.Errorf("reading exclude patterns %q: %w", w.sel.Excludes, err)
 	}
 	var errs []error
-	for _, p := range s.Patterns {
+	for _, p := range w.sel.Patterns {
 		if err := w.take(ctx, p); err != nil {
 			errs = append(errs, err)
 		}
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, err
+		return err
 	}
 	slices.SortFunc(w.out, func(a, b item) int {
 		return cmp.Or(strings.Compare(a.Path, b.Path), cmp.Compare(a.Index, b.Index))
 	})
-	if err := w.digest(ctx); err != nil {
-		return nil, err
-	}
-	w.markHardlinks()
+	return nil
+}
+
+func (w *walker) entries() []Entry {
 	entries := make([]Entry, len(w.out))
 	for i := range w.out {
 		entries[i] = w.out[i].Entry
 	}
-	return entries, nil
+	return entries
 }
 
 // take adds what one pattern takes.

@@ -44,6 +44,8 @@ type Tree struct {
 	cache   *StatCache
 	workers int
 	fresh   *memo // digests that are too young for the cache
+
+	image *imageFiles // in place of dir
 }
 
 // Open reads the ignore rules of the context in dir. A Dockerfile or an ignore
@@ -97,6 +99,9 @@ func (t *Tree) Ignored(path string) (pattern string, ignored bool) {
 // Select resolves them, never to a place outside of the context. A socket reads
 // as an empty file, as in BuildKit.
 func (t *Tree) Open(path string) (io.ReadCloser, error) {
+	if t.image != nil {
+		return nil, fmt.Errorf("opening %q: an inventory has no contents", path)
+	}
 	d, err := openDisk(t.dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening build context %q: %w", t.dir, err)

@@ -267,7 +267,7 @@ func TestVanishedAndReplacedFiles(t *testing.T) {
 		if err := tt.then(filepath.Join(dir, "a")); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.digest(t.Context()); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+		if err := w.digest(t.Context(), d); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %s", tt.name, err, tt.want)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 // walker carries out one selection. It is for one goroutine until it hashes.
 type walker struct {
 	t       *Tree
-	disk    *disk
+	files   filesystem
 	sel     Selection
 	ignore  *rules
 	include *rules // of the pattern that is being taken; nil takes all
@@ -38,8 +38,8 @@ type child struct {
 	doubtful bool
 }
 
-func newWalker(t *Tree, d *disk, s Selection) *walker {
-	return &walker{t: t, disk: d, sel: s, ignore: t.ignore.rules()}
+func newWalker(t *Tree, f filesystem, s Selection) *walker {
+	return &walker{t: t, files: f, sel: s, ignore: t.ignore.rules()}
 }
 
 // list gives what the ignore rules leave of a folder's content.
@@ -47,7 +47,7 @@ func (w *walker) list(ctx context.Context, real string, above state) ([]child, e
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	nodes, err := w.disk.list(real)
+	nodes, err := w.files.list(real)
 	if err != nil {
 		return nil, fmt.Errorf("reading folder %q: %w", real, err)
 	}
@@ -175,7 +175,7 @@ func (w *walker) resolve(ctx context.Context, p string) (real string, n node, er
 		if n.kind != Dir {
 			return "", node{}, &goneError{path: next, link: link}
 		}
-		n, err = w.disk.stat(next)
+		n, err = w.files.stat(next)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EINVAL) {
 			return "", node{}, &goneError{path: join(next, strings.Join(rest[1:], "/")), link: link}
 		}
@@ -193,7 +193,7 @@ func (w *walker) resolve(ctx context.Context, p string) (real string, n node, er
 		if links++; links > maxLinks {
 			return "", node{}, fmt.Errorf("looking for %q: more than %d links, the last is %q", p, maxLinks, next)
 		}
-		target, err := w.disk.readlink(next)
+		target, err := w.files.readlink(next)
 		if err != nil {
 			return "", node{}, fmt.Errorf("looking for %q: %w", p, err)
 		}
@@ -221,9 +221,9 @@ func (w *walker) resolve(ctx context.Context, p string) (real string, n node, er
 	return real, n, nil
 }
 
-// exists says whether the disk has p, ignored or not.
+// exists says whether p is there, ignored or not.
 func (w *walker) exists(p string) bool {
-	_, err := w.disk.stat(p)
+	_, err := w.files.stat(p)
 	return err == nil
 }
 
