@@ -1,0 +1,3 @@
+module github.com/strata-build/strata/bench
+
+go 1.26
