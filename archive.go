@@ -11,7 +11,6 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/strata-build/strata/internal/record"
 	"github.com/strata-build/strata/internal/registry"
 )
 
@@ -86,31 +85,4 @@ func writeTar(t *tar.Writer, name string, size int64, content func(io.Writer) er
 		return err
 	}
 	return content(t)
-}
-
-// recordArtifact is the artifact type of a run's record.
-const recordArtifact = "application/vnd.strata.record.v1"
-
-// AttachRecord keeps a run's record beside the images that it made: with the
-// first image of the run that was not there before.
-func (p *Pass) AttachRecord(ctx context.Context, res Result, rec record.Record) error {
-	data, err := rec.Encode()
-	if err != nil {
-		return err
-	}
-	for i := len(res.Units) - 1; i >= 0; i-- {
-		m := res.Units[i]
-		if m.Ref.Digest == "" || m.Err != nil {
-			continue
-		}
-		desc, err := p.Config.Client.Direct().Resolve(ctx, m.Ref)
-		if err != nil {
-			return err
-		}
-		_, err = p.Config.Client.Attach(ctx, p.repos[m.Unit], desc, recordArtifact,
-			[]registry.Blob{{MediaType: recordArtifact + "+json", Data: data}},
-			map[string]string{ocispec.AnnotationCreated: rec.Started.UTC().Format("2006-01-02T15:04:05Z"), "build.strata.run": rec.ID})
-		return err
-	}
-	return nil
 }

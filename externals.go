@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/dockerfile"
@@ -27,6 +28,7 @@ type resolved struct {
 	index  digest.Digest // what the tag points to
 	digest digest.Digest // of the platform's manifest
 	base   dockerfile.Config
+	facts  baseFacts // what our newest image knows of it; zero when it does not
 }
 
 type externals map[external]resolved
@@ -81,43 +83,89 @@ func (x externals) base(g *graph.Graph) func(*graph.Unit, dockerfile.From) (dock
 	}
 }
 
-// resolveExternals asks for every external image of the units at once.
-func resolveExternals(ctx context.Context, c Config, g *graph.Graph, units []*graph.Unit) (externals, error) {
+// resolveExternals asks for every external image of the units at once, and
+// beside that for the units' newest images, which know what the externals were
+// when they were built: one that has not moved needs no further request.
+func (p *Pass) resolveExternals(ctx context.Context) error {
 	want := map[external]diag.Pos{}
-	for _, u := range units {
+	for _, u := range p.Units {
 		for _, f := range u.Build.Froms {
-			if e, ok := externalOf(g, u, f); ok && f.Kind != "syntax" {
+			if e, ok := externalOf(p.Graph, u, f); ok && f.Kind != "syntax" {
 				want[e] = diag.Pos{File: u.Dockerfile, Line: f.Line}
 			}
 		}
 	}
-	x := externals{}
+	p.externals = externals{}
 	var mu sync.Mutex
 	var problems diag.List
-	_ = each(ctx, want, 8, func(ctx context.Context, e external, pos diag.Pos) error {
-		r, err := resolveExternal(ctx, c, e)
-		mu.Lock()
-		defer mu.Unlock()
-		if err != nil {
-			problems.Errorf(pos, diag.HintOf(err), "%v", err)
-		}
-		x[e] = r
-		return nil
+	known := make(chan map[external]baseFacts, 1)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		err := p.askLast(gctx)
+		known <- p.knownBases()
+		return err
 	})
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
+	g.Go(func() error {
+		return each(gctx, want, 8, func(ctx context.Context, e external, pos diag.Pos) error {
+			r, err := resolveExternal(ctx, p.Config, e, func() map[external]baseFacts {
+				k := <-known
+				known <- k
+				return k
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				problems.Errorf(pos, diag.HintOf(err), "%v", err)
+			}
+			p.externals[e] = r
+			return nil
+		})
+	})
+	err := g.Wait()
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
 	}
-	return x, problems.Err()
+	if err := problems.Err(); err != nil {
+		return err
+	}
+	return err
 }
 
-func resolveExternal(ctx context.Context, c Config, e external) (resolved, error) {
+// baseFacts is what an image of ours remembers of an external image that it was
+// built with: all that a plan and an append need of it.
+type baseFacts struct {
+	Image    string            `json:"image"` // as the Dockerfile writes it
+	Platform string            `json:"platform"`
+	Index    digest.Digest     `json:"index"`  // what the tag pointed to
+	Digest   digest.Digest     `json:"digest"` // of the platform's manifest
+	Config   dockerfile.Config `json:"config"`
+	Small    string            `json:"small,omitempty"` // inventory beside our images: digest and size
+	Full     string            `json:"full,omitempty"`
+}
+
+// knownBases gathers the facts that the newest images remember.
+func (p *Pass) knownBases() map[external]baseFacts {
+	known := map[external]baseFacts{}
+	for _, img := range p.answers.lastImages {
+		var facts []baseFacts
+		if json.Unmarshal([]byte(img.manifest.Annotations[annotationBases]), &facts) != nil {
+			continue
+		}
+		for _, f := range facts {
+			known[external{f.Image, f.Platform}] = f
+		}
+	}
+	return known
+}
+
+func resolveExternal(ctx context.Context, c Config, e external, known func() map[external]baseFacts) (resolved, error) {
 	ref, err := registry.ParseRef(e.image)
 	if err != nil {
 		return resolved{}, err
 	}
 	desc, body, err := c.Client.Manifest(ctx, ref)
 	if err != nil {
-		return resolved{}, fmt.Errorf("looking up the image %q: %w", e.image, err)
+		return resolved{}, err // it names the image
 	}
 	r := resolved{ref: ref, index: desc.Digest, digest: desc.Digest}
 	if registry.IsIndex(desc.MediaType) {
@@ -126,6 +174,10 @@ func resolveExternal(ctx context.Context, c Config, e external) (resolved, error
 			return r, fmt.Errorf("choosing from the image %q: %w", e.image, err)
 		}
 		r.digest = child.Digest
+	}
+	if f, ok := known()[e]; ok && f.Digest == r.digest {
+		r.base, r.facts = f.Config, f
+		return r, nil
 	}
 	r.base, err = readBaseConfig(ctx, c, ref.WithDigest(r.digest))
 	if err != nil {

@@ -17,23 +17,50 @@ import (
 // inventoryOf gives the inventory of an image for a unit on top of it: the one
 // that is kept with it, or, for an image that has none, one that is made once
 // and kept beside the unit's images.
-func (r *runner) inventoryOf(ctx context.Context, u *graph.Unit, img *picture, full bool) (*inventory.Inventory, error) {
+func (p *Pass) inventoryOf(ctx context.Context, u *graph.Unit, img *picture, full bool) (*inventory.Inventory, error) {
 	if img.desc.Digest == "" {
 		return inventory.Empty(), nil
 	}
-	c, keep := r.pass.Config.Client, r.repo(u).WithTag(inventoryTag(img.desc.Digest))
+	return p.known.inventory(img.desc.Digest, full, func() (*inventory.Inventory, error) {
+		return p.findInventory(ctx, u, img, full)
+	})
+}
+
+func (p *Pass) findInventory(ctx context.Context, u *graph.Unit, img *picture, full bool) (*inventory.Inventory, error) {
+	c, repo := p.Config.Client, p.repos[u.ID]
 	if inv := ownInventory(ctx, c, img, full); inv != nil {
 		return inv, nil
 	}
-	defer r.lockInventory(img.desc.Digest)()
-	if inv, err := keptInventory(ctx, c, keep, img, full); inv != nil || err != nil {
-		return inv, err
+	for _, x := range p.externals {
+		if x.digest != img.desc.Digest || x.facts.Digest != x.digest {
+			continue
+		}
+		text := x.facts.Small
+		if full {
+			text = x.facts.Full
+		}
+		if d, ok := parseBlob(text); ok {
+			if inv := fetchInventory(ctx, c, repo, d, img); inv != nil {
+				return inv, nil
+			}
+		}
 	}
-	inv, err := makeInventory(ctx, c, img)
+	defer p.known.lock("list", img.desc.Digest)()
+	ref := repo.WithTag(inventoryTag(img.desc.Digest))
+	inv, blobs, err := keptInventory(ctx, c, ref, img, full)
 	if err != nil {
 		return nil, err
 	}
-	return inv, keepInventory(ctx, c, keep, inv)
+	if inv == nil {
+		if inv, err = makeInventory(ctx, c, img); err != nil {
+			return nil, err
+		}
+		if blobs, err = keepInventory(ctx, c, ref, inv); err != nil {
+			return nil, err
+		}
+	}
+	p.known.noteInventory(img.desc.Digest, blobs)
+	return inv, nil
 }
 
 // readInventory gives the full inventory of an image: the one that is kept with
@@ -42,7 +69,7 @@ func readInventory(ctx context.Context, c *registry.Client, img *picture) (*inve
 	if inv := ownInventory(ctx, c, img, true); inv != nil {
 		return inv, nil
 	}
-	if inv, err := keptInventory(ctx, c, img.ref.WithTag(inventoryTag(img.desc.Digest)), img, true); inv != nil && err == nil {
+	if inv, _, err := keptInventory(ctx, c, img.ref.WithTag(inventoryTag(img.desc.Digest)), img, true); inv != nil && err == nil {
 		return inv, nil
 	}
 	return makeInventory(ctx, c, img)
@@ -79,24 +106,25 @@ func fetchInventory(ctx context.Context, c *registry.Client, repo registry.Ref, 
 // that has none with it.
 func inventoryTag(d digest.Digest) string { return "strata-i-" + d.Encoded() }
 
-// keptInventory finds the inventory of an image that is kept under a tag.
-func keptInventory(ctx context.Context, c *registry.Client, ref registry.Ref, img *picture, full bool) (*inventory.Inventory, error) {
+// keptInventory finds the inventory of an image that is kept under a tag, and
+// the blobs of its two parts.
+func keptInventory(ctx context.Context, c *registry.Client, ref registry.Ref, img *picture, full bool) (*inventory.Inventory, []ocispec.Descriptor, error) {
 	a := c.Lookup(ctx, ref)
 	if a.State == registry.Failed {
-		return nil, a.Err
+		return nil, nil, a.Err
 	}
 	if a.State == registry.Miss {
-		return nil, nil
+		return nil, nil, nil
 	}
 	held, err := parsePicture(a)
 	if err != nil || len(held.manifest.Layers) != 2 {
-		return nil, nil // whatever it is, it is no inventory
+		return nil, nil, nil // whatever it is, it is no inventory
 	}
 	d := held.manifest.Layers[0]
 	if full {
 		d = held.manifest.Layers[1]
 	}
-	return fetchInventory(ctx, c, held.ref, d, img), nil
+	return fetchInventory(ctx, c, held.ref, d, img), held.manifest.Layers, nil
 }
 
 // makeInventory lists the files of an image from its layers; those of a trunk
@@ -126,28 +154,29 @@ func makeInventory(ctx context.Context, c *registry.Client, img *picture) (*inve
 	return inv, nil
 }
 
-// keepInventory publishes an inventory under a tag of its own.
-func keepInventory(ctx context.Context, c *registry.Client, ref registry.Ref, inv *inventory.Inventory) error {
+// keepInventory publishes an inventory under a tag of its own and gives the
+// blobs of its two parts.
+func keepInventory(ctx context.Context, c *registry.Client, ref registry.Ref, inv *inventory.Inventory) ([]ocispec.Descriptor, error) {
 	blobs, err := publication{inventory: inv}.attachments()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: inventory.ArtifactType, Config: ocispec.DescriptorEmptyJSON}
 	m.SchemaVersion = 2
-	if _, err := c.PushBytes(ctx, ref, ocispec.MediaTypeEmptyJSON, []byte("{}")); err != nil {
-		return err
+	if err := c.EnsureEmpty(ctx, ref); err != nil {
+		return nil, err
 	}
 	for _, b := range blobs[1:] {
 		d, err := c.PushBytes(ctx, ref, b.MediaType, b.Data)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		m.Layers = append(m.Layers, d)
 	}
 	body, err := json.Marshal(m)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	_, err = c.PutManifest(ctx, ref, m.MediaType, body)
-	return err
+	return m.Layers, err
 }

@@ -2,6 +2,7 @@ package strata
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -125,12 +126,28 @@ func (p *Pass) readContexts(ctx context.Context) error {
 				return context.Cause(ctx)
 			}
 			if err != nil {
-				problems.Errorf(diag.Pos{File: u.Dockerfile, Line: input.Line}, diag.HintOf(err), "%v", err)
+				addMissing(&problems, diag.Pos{File: u.Dockerfile, Line: input.Line}, u.Context, err)
 			}
 		}
 		p.inputs[u.ID] = in
 	}
 	return problems.Err()
+}
+
+// addMissing tells of each source of an instruction that can't be taken.
+func addMissing(l *diag.List, pos diag.Pos, context string, err error) {
+	errs := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		errs = joined.Unwrap()
+	}
+	for _, err := range errs {
+		hint := diag.HintOf(err)
+		var missing *source.NoMatchError
+		if hint == "" && errors.As(err, &missing) {
+			hint = fmt.Sprintf("paths count from the build context, the folder %q", context)
+		}
+		l.Errorf(pos, hint, "%v", err)
+	}
 }
 
 func selection(in dockerfile.Input) source.Selection {

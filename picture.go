@@ -99,7 +99,12 @@ func (p *picture) layerDigests() []digest.Digest {
 // attachment finds the descriptor of a blob that an annotation names as
 // "DIGEST SIZE".
 func attachment(annotations map[string]string, name string) (ocispec.Descriptor, bool) {
-	d, size, ok := strings.Cut(annotations[name], " ")
+	return parseBlob(annotations[name])
+}
+
+// parseBlob reads "DIGEST SIZE".
+func parseBlob(text string) (ocispec.Descriptor, bool) {
+	d, size, ok := strings.Cut(text, " ")
 	if !ok || digest.Digest(d).Validate() != nil {
 		return ocispec.Descriptor{}, false
 	}
@@ -110,7 +115,7 @@ func attachment(annotations map[string]string, name string) (ocispec.Descriptor,
 	return ocispec.Descriptor{MediaType: "application/octet-stream", Digest: digest.Digest(d), Size: n}, true
 }
 
-// annotateBlob is the form that attachment reads.
+// annotateBlob is the form that parseBlob reads.
 func annotateBlob(content []byte) string {
 	return digest.FromBytes(content).String() + " " + strconv.Itoa(len(content))
 }

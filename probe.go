@@ -2,14 +2,13 @@ package strata
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/key"
@@ -20,13 +19,15 @@ import (
 // Annotations that Strata writes on manifests, beside the OCI ones. They let a
 // reader find what belongs to an image without a further look-up.
 const (
-	annotationKey    = "build.strata.key"              // key of the unit's or trunk's recipe
-	annotationUnit   = "build.strata.unit"             // "app/cpu/linux/amd64"
-	annotationTrunk  = "build.strata.trunk"            // digest of the image that the tail was put on
-	annotationRecipe = "build.strata.recipe"           // digest of the recipe, zstd
-	annotationSmall  = "build.strata.inventory.small"  // digest of the small inventory
-	annotationFull   = "build.strata.inventory.full"   // digest of the full inventory
-	annotationSizes  = "build.strata.attachment.sizes" // "recipe small full" in bytes
+	annotationKey    = "build.strata.key"             // key of the unit's or trunk's recipe
+	annotationUnit   = "build.strata.unit"            // "app/cpu/linux/amd64"
+	annotationTrunk  = "build.strata.trunk"           // digest of the image that the tail was put on
+	annotationRecipe = "build.strata.recipe"          // digest and size of the recipe, zstd
+	annotationSmall  = "build.strata.inventory.small" // digest and size of the small inventory
+	annotationFull   = "build.strata.inventory.full"  // digest and size of the full inventory
+	annotationBases  = "build.strata.bases"           // external images that went in: a list of baseFacts
+	annotationRun    = "build.strata.run"             // of a record's artifact: the id of the run
+	annotationRecord = "build.strata.record"          // of a record's artifact: the record
 )
 
 // answers are what the registry holds for the units.
@@ -44,31 +45,52 @@ func lastTag(u *graph.Unit) string {
 	return "strata-last-" + strings.NewReplacer("/", ".", "_", "__").Replace(u.ID)
 }
 
-// probe asks for everything in one round of parallel look-ups. An answer that
-// is neither hit nor miss ends the pass.
-func (p *Pass) probe(ctx context.Context) error {
+// askLast asks for the newest image of every unit, whatever its key.
+func (p *Pass) askLast(ctx context.Context) error {
 	p.answers = answers{
-		hits: map[string]plan.Hit{}, last: map[string]plan.Last{},
+		hits: map[string]plan.Hit{}, last: map[string]plan.Last{}, lastImages: map[string]*picture{},
 		units: map[string]registry.Answer{}, trunks: map[string]registry.Answer{},
-		lastImages: map[string]*picture{},
 	}
-	var refs []registry.Ref
-	var put []func(registry.Answer)
-	ask := func(u *graph.Unit, tag string, f func(registry.Answer)) {
-		refs, put = append(refs, p.repos[u.ID].WithTag(tag)), append(put, f)
-	}
-	lasts := map[string]registry.Answer{}
-	for _, u := range p.Units {
-		k := p.Keys[u.ID]
-		ask(u, k.Unit.ID().Tag(), func(a registry.Answer) { p.answers.units[u.ID] = a })
-		if !k.Trunk.IsZero() {
-			ask(u, k.Trunk.ID().Tag(), func(a registry.Answer) { p.answers.trunks[u.ID] = a })
-		}
-		ask(u, lastTag(u), func(a registry.Answer) { lasts[u.ID] = a })
+	refs := make([]registry.Ref, len(p.Units))
+	for i, u := range p.Units {
+		refs[i] = p.repos[u.ID].WithTag(lastTag(u))
 	}
 	for i, a := range p.Config.Client.Probe(ctx, refs) {
 		if a.State == registry.Failed {
-			return fmt.Errorf("looking up %s: %w", refs[i].Repository().FamiliarString(), a.Err)
+			return lookupError(refs[i], a.Err)
+		}
+		if hitDigest(a) == "" {
+			continue
+		}
+		if img, err := parsePicture(a); err == nil {
+			p.answers.lastImages[p.Units[i].ID] = img
+		}
+	}
+	return nil
+}
+
+func lookupError(ref registry.Ref, err error) error {
+	return fmt.Errorf("looking up %s: %w", ref.Repository().FamiliarString(), err)
+}
+
+// probe asks for every key in one round of parallel look-ups. An answer that is
+// neither hit nor miss ends the pass.
+func (p *Pass) probe(ctx context.Context) error {
+	var refs []registry.Ref
+	var put []func(registry.Answer)
+	ask := func(u *graph.Unit, id key.ID, f func(registry.Answer)) {
+		refs, put = append(refs, p.repos[u.ID].WithTag(id.Tag())), append(put, f)
+	}
+	for _, u := range p.Units {
+		k := p.Keys[u.ID]
+		ask(u, k.Unit.ID(), func(a registry.Answer) { p.answers.units[u.ID] = a })
+		if !k.Trunk.IsZero() {
+			ask(u, k.Trunk.ID(), func(a registry.Answer) { p.answers.trunks[u.ID] = a })
+		}
+	}
+	for i, a := range p.Config.Client.Probe(ctx, refs) {
+		if a.State == registry.Failed {
+			return lookupError(refs[i], a.Err)
 		}
 		put[i](a)
 	}
@@ -77,7 +99,8 @@ func (p *Pass) probe(ctx context.Context) error {
 			Unit: hitDigest(p.answers.units[u.ID]), Trunk: hitDigest(p.answers.trunks[u.ID]),
 		}
 	}
-	return p.readLast(ctx, lasts)
+	p.fetchAhead(ctx)
+	return p.readLast(ctx)
 }
 
 // hitDigest gives the digest of a hit. A tag that holds anything but an image
@@ -91,34 +114,22 @@ func hitDigest(a registry.Answer) digest.Digest {
 
 // readLast fetches the recipes of the newest images of those units that will
 // not be reused: they are what the reasons are told from.
-func (p *Pass) readLast(ctx context.Context, lasts map[string]registry.Answer) error {
-	found := make(chan func(), len(p.Units))
-	want := map[string]registry.Answer{}
-	for _, u := range p.Units {
-		if a := lasts[u.ID]; hitDigest(a) != "" {
-			if img, err := parsePicture(a); err == nil {
-				p.answers.lastImages[u.ID] = img
-			}
-		}
-		if a := lasts[u.ID]; a.State == registry.Hit && p.answers.hits[u.ID].Unit == "" {
-			want[u.ID] = a
+func (p *Pass) readLast(ctx context.Context) error {
+	want := map[string]*picture{}
+	for id, img := range p.answers.lastImages {
+		if p.answers.hits[id].Unit == "" {
+			want[id] = img
 		}
 	}
-	err := each(ctx, want, 8, func(ctx context.Context, id string, a registry.Answer) error {
-		l := plan.Last{Known: true}
-		var m ocispec.Manifest
-		if err := json.Unmarshal(a.Body, &m); err == nil {
-			l.Key = key.ID(m.Annotations[annotationKey])
-			l.Recipe = p.readRecipe(ctx, p.repos[id], m.Annotations)
-		}
-		found <- func() { p.answers.last[id] = l }
+	var mu sync.Mutex
+	return each(ctx, want, 8, func(ctx context.Context, id string, img *picture) error {
+		l := plan.Last{Known: true, Key: key.ID(img.manifest.Annotations[annotationKey])}
+		l.Recipe = p.readRecipe(ctx, p.repos[id], img.manifest.Annotations)
+		mu.Lock()
+		defer mu.Unlock()
+		p.answers.last[id] = l
 		return ctx.Err()
 	})
-	close(found)
-	for set := range found {
-		set()
-	}
-	return err
 }
 
 // maxRecipe bounds a recipe's text: 100,000 files are about 15 MB.

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -41,10 +41,9 @@ type publication struct {
 }
 
 // publish puts config, recipe and inventory beside the layers, then the
-// manifest under its key, then the tags that help to find it again. Who comes
-// first wins: an image that stands under the key meanwhile is taken instead.
+// manifest under its key and the tags that help to find it again.
 func (r *runner) publish(ctx context.Context, u *graph.Unit, m *Made, pub publication) (*picture, error) {
-	repo, c := r.repo(u), r.pass.Config.Client
+	repo := r.repo(u)
 	config := pub.config
 	if pub.whole && pub.trunk == nil { // an append has seen to it
 		var err error
@@ -65,42 +64,65 @@ func (r *runner) publish(ctx context.Context, u *graph.Unit, m *Made, pub public
 	if err != nil {
 		return nil, fmt.Errorf("writing the manifest of %s: %w", u.ID, err)
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		_, err := c.PushBytes(gctx, repo, ocispec.MediaTypeImageConfig, config)
-		return err
-	})
-	for _, b := range blobs {
+	if err := r.sendBlobs(ctx, u, pub, config, blobs); err != nil {
+		return nil, fmt.Errorf("publishing %s: %w", u.ID, err)
+	}
+	img := &picture{ref: repo, body: body, manifest: pub.manifest, config: config}
+	img.desc = ocispec.Descriptor{MediaType: pub.manifest.MediaType, Digest: digest.FromBytes(body), Size: int64(len(body))}
+	return img, r.sendManifests(ctx, u, pub, img, blobs)
+}
+
+// sendBlobs sends everything that the manifests will name, at once.
+func (r *runner) sendBlobs(ctx context.Context, u *graph.Unit, pub publication, config []byte, blobs []registry.Blob) error {
+	repo, c := r.repo(u), r.pass.Config.Client
+	g, ctx := errgroup.WithContext(ctx)
+	send := func(mediaType string, data []byte) {
 		g.Go(func() error {
-			_, err := c.PushBytes(gctx, repo, b.MediaType, b.Data)
+			_, err := c.PushBytes(ctx, repo, mediaType, data)
 			return err
 		})
+	}
+	send(ocispec.MediaTypeImageConfig, config)
+	for _, b := range blobs {
+		send(b.MediaType, b.Data)
 	}
 	if pub.layer != nil {
-		g.Go(func() error {
-			_, err := c.PushBytes(gctx, repo, pub.layerType, pub.layer)
-			return err
-		})
+		send(pub.layerType, pub.layer)
 	}
-	g.Go(func() error { return r.bringLayers(gctx, u, pub.trunk) })
-	if err := g.Wait(); err != nil {
-		return nil, fmt.Errorf("publishing %s: %w", u.ID, err)
-	}
-	desc, err := c.PutManifest(ctx, repo.WithTag(pub.recipe.ID().Tag()), pub.manifest.MediaType, body)
-	if err != nil {
-		return nil, fmt.Errorf("publishing %s: %w", u.ID, err)
-	}
-	img := &picture{ref: repo, desc: desc, body: body, manifest: pub.manifest, config: config}
-	r.attach(ctx, u, img, blobs)
-	if !pub.whole {
-		return img, nil
-	}
-	tags := []string{lastTag(u)}
-	if len(u.Parents) > 0 {
-		tags = append(tags, r.contentID(u).Tag())
-	}
-	return img, r.pointTo(ctx, u, img, tags...)
+	g.Go(func() error { return c.EnsureEmpty(ctx, repo) })
+	g.Go(func() error { return r.bringLayers(ctx, u, pub.trunk) })
+	return g.Wait()
 }
+
+// sendManifests puts the manifest under its tags, and beside it the artifact
+// that holds on to recipe and inventory, so that a registry's garbage
+// collection leaves them. All blobs are there, so each tag is whole by itself.
+func (r *runner) sendManifests(ctx context.Context, u *graph.Unit, pub publication, img *picture, blobs []registry.Blob) error {
+	tags := []string{pub.recipe.ID().Tag()}
+	if pub.whole {
+		tags = append(tags, lastTag(u))
+		if len(u.Parents) > 0 {
+			tags = append(tags, r.contentID(u).Tag())
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.pointTo(ctx, u, img, tags...) })
+	g.Go(func() error {
+		descs := make([]ocispec.Descriptor, len(blobs))
+		for i, b := range blobs {
+			descs[i] = ocispec.Descriptor{MediaType: b.MediaType, Digest: digest.FromBytes(b.Data), Size: int64(len(b.Data))}
+		}
+		_, err := r.pass.Config.Client.PutArtifact(ctx, r.repo(u).WithTag(artifactTag(pub.recipe.ID())), manifestOf(img.desc), unitArtifact, descs, nil)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("publishing %s: %w", u.ID, err)
+	}
+	return nil
+}
+
+// artifactTag is the tag of the artifact that goes with the image under a key.
+func artifactTag(id key.ID) string { return "strata-a-" + string(id) }
 
 // attachments are the blobs that go with an image.
 func (pub publication) attachments() ([]registry.Blob, error) {
@@ -151,6 +173,7 @@ func (r *runner) annotations(u *graph.Unit, pub publication, blobs []registry.Bl
 	if name, d := r.baseName(u); d != "" {
 		a[ocispec.AnnotationBaseImageName], a[ocispec.AnnotationBaseImageDigest] = name, d.String()
 	}
+	setIf(a, annotationBases, r.baseFacts(u))
 	for _, b := range blobs {
 		a[annotationFor[b.MediaType]] = annotateBlob(b.Data)
 	}
@@ -158,6 +181,32 @@ func (r *runner) annotations(u *graph.Unit, pub publication, blobs []registry.Bl
 		a[annotationTrunk] = pub.trunk.desc.Digest.String()
 	}
 	return a
+}
+
+// baseFacts is what a unit's image remembers of the external images in it.
+func (r *runner) baseFacts(u *graph.Unit) string {
+	var facts []baseFacts
+	for _, f := range u.Build.Froms {
+		e, ok := externalOf(r.pass.Graph, u, f)
+		x, there := r.pass.externals[e]
+		if !ok || !there || slices.ContainsFunc(facts, func(b baseFacts) bool { return b.Image == e.image && b.Platform == e.platform }) {
+			continue
+		}
+		b := baseFacts{Image: e.image, Platform: e.platform, Index: x.index, Digest: x.digest, Config: x.base}
+		b.Small, b.Full = r.pass.known.inventoryBlobs(x.digest)
+		if b.Small == "" && x.facts.Digest == x.digest {
+			b.Small, b.Full = x.facts.Small, x.facts.Full
+		}
+		facts = append(facts, b)
+	}
+	if facts == nil {
+		return ""
+	}
+	data, err := json.Marshal(facts)
+	if err != nil {
+		panic("internal error: " + err.Error())
+	}
+	return string(data)
 }
 
 var annotationFor = map[string]string{
@@ -187,26 +236,6 @@ func (r *runner) baseName(u *graph.Unit) (string, digest.Digest) {
 		return x.ref.String(), x.digest
 	}
 	return "", ""
-}
-
-// attach makes an artifact that refers to the image and holds its recipe and
-// inventory, so that a registry's garbage collection leaves them. It goes on
-// beside the units that follow; a run ends after it.
-func (r *runner) attach(ctx context.Context, u *graph.Unit, img *picture, blobs []registry.Blob) {
-	r.inBackground.Go(func() {
-		_, err := r.pass.Config.Client.Attach(ctx, r.repo(u), manifestOf(img.desc), unitArtifact, blobs, nil)
-		if err != nil {
-			r.mu.Lock()
-			r.attachFailed = append(r.attachFailed, fmt.Errorf("attaching the recipe of %s: %w", u.ID, err))
-			r.mu.Unlock()
-		}
-	})
-}
-
-func (r *runner) attachErr() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return errors.Join(r.attachFailed...)
 }
 
 // contentID gives a unit's content key; its parents have been made. A parent

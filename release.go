@@ -3,6 +3,7 @@ package strata
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/registry"
 	"github.com/strata-build/strata/internal/spec"
 )
@@ -27,20 +29,64 @@ type move struct {
 // release moves the user-facing tags: those of manifests first, then, once all
 // of them stand, those of indexes. It is called only when every unit of the run
 // is in the registry, so a tag never points at half a release.
-func (r *runner) release(ctx context.Context) ([]Moved, error) {
+func (r *runner) release(ctx context.Context, res Result) ([]Moved, error) {
 	manifests, indexes, err := r.moves()
 	if err != nil {
 		return nil, err
 	}
+	r.inBackground.Wait()
+	for _, m := range append(manifests, indexes...) {
+		res.Tags = append(res.Tags, Moved{m.target(), r.tagBefore(m.ref)})
+	}
+	kept := make(chan error, 1)
+	go func() { kept <- r.keepRecord(ctx, res) }()
 	var done []Moved
 	for _, moves := range [][]move{manifests, indexes} {
-		moved, err := r.set(ctx, moves)
+		moved, e := r.set(ctx, moves)
 		done = append(done, moved...)
-		if err != nil {
-			return done, err
+		if err = e; err != nil {
+			break
 		}
 	}
-	return done, nil
+	return done, errors.Join(err, <-kept)
+}
+
+// target is where the tag will point.
+func (m move) target() registry.Ref {
+	return registry.Ref{Host: m.ref.Host, Repo: m.ref.Repo, Tag: m.ref.Tag, Digest: digest.FromBytes(m.body)}
+}
+
+// recordArtifact is the artifact type of a run's record.
+const recordArtifact = "application/vnd.strata.record.v1"
+
+// keepRecord keeps the record of a run that made something beside the last
+// image that it made, under a tag of its own. The record stands in an
+// annotation, so that one request keeps it.
+func (r *runner) keepRecord(ctx context.Context, res Result) error {
+	last := -1
+	for i, m := range res.Units {
+		if m.Action != plan.Reuse && m.Ref.Digest != "" {
+			last = i
+		}
+	}
+	if last < 0 || r.pass.Config.Record == nil {
+		return nil
+	}
+	id, data, err := r.pass.Config.Record(res)
+	if err != nil {
+		return fmt.Errorf("writing the record of the run: %w", err)
+	}
+	m := res.Units[last]
+	c, repo := r.pass.Config.Client, r.pass.repos[m.Unit]
+	if err := c.EnsureEmpty(ctx, repo); err != nil {
+		return fmt.Errorf("keeping the record of the run: %w", err)
+	}
+	_, err = c.PutArtifact(ctx, repo.WithTag("strata-r-"+id), manifestOf(r.image(m.Unit).desc), recordArtifact, nil,
+		map[string]string{annotationRun: id, annotationRecord: string(data)})
+	if err != nil {
+		return fmt.Errorf("keeping the record of the run: %w", err)
+	}
+	return nil
 }
 
 // moves gives the tags of the units' manifests, and those of indexes whose
@@ -161,7 +207,7 @@ func (r *runner) set(ctx context.Context, moves []move) ([]Moved, error) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		set[ref] = Moved{Ref: registry.Ref{Host: ref.Host, Repo: ref.Repo, Tag: ref.Tag, Digest: d}, Previous: before}
+		set[ref] = Moved{Ref: m.target(), Previous: before}
 		return nil
 	})
 	var out []Moved

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-build/strata/internal/build"
@@ -45,22 +44,6 @@ type Result struct {
 type Moved struct {
 	Ref      registry.Ref // with Tag and Digest
 	Previous string       // digest before, "" when the tag is new or it is not known
-}
-
-// lockInventory makes one goroutine at a time list the files of an image.
-func (r *runner) lockInventory(d digest.Digest) (unlock func()) {
-	r.mu.Lock()
-	if r.listing == nil {
-		r.listing = map[digest.Digest]*sync.Mutex{}
-	}
-	l := r.listing[d]
-	if l == nil {
-		l = &sync.Mutex{}
-		r.listing[d] = l
-	}
-	r.mu.Unlock()
-	l.Lock()
-	return l.Unlock
 }
 
 // UnitsError says that units could not be made. No user-facing tag was moved.
@@ -108,14 +91,10 @@ func (p *Pass) Execute(ctx context.Context) (Result, error) {
 	outcomes := build.Schedule(ctx, nodes, max(p.Config.Parallel, 2), r.unit)
 	res, err := r.collect(outcomes)
 	if err == nil {
-		r.inBackground.Wait()
-		err = r.attachErr()
-	}
-	if err == nil {
 		err = r.gates(ctx)
 	}
 	if err == nil {
-		res.Tags, err = r.release(ctx)
+		res.Tags, err = r.release(ctx, res)
 	}
 	if cause := context.Cause(ctx); cause != nil && err != nil {
 		err = cause
@@ -155,10 +134,8 @@ type runner struct {
 	made   map[string]*Made
 	images map[string]*picture // by unit; final images
 
-	inBackground sync.WaitGroup // what may finish after its unit: attachments
-	attachFailed []error
+	inBackground sync.WaitGroup          // look-ups beside the run
 	before       map[registry.Ref]string // where tags pointed when the run began
-	listing      map[digest.Digest]*sync.Mutex
 }
 
 // openEngine opens the engine when it is first needed.
@@ -238,7 +215,7 @@ func (r *runner) collect(outcomes []build.Outcome) (Result, error) {
 // cheaper one if that has become possible since.
 func (r *runner) make(ctx context.Context, u *graph.Unit, step plan.Step, m *Made) (*picture, error) {
 	if step.Action == plan.Reuse {
-		return parsePicture(r.pass.answers.units[u.ID])
+		return r.pass.hit(u.ID)
 	}
 	if img, err := r.cutoff(ctx, u, step, m); img != nil || err != nil {
 		return img, err

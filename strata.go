@@ -49,9 +49,13 @@ type Config struct {
 	// Engine opens the engine; it is called once, and only when something has to
 	// be built. Only the acting part of a pass uses what follows.
 	Engine   func(context.Context) (build.Engine, error)
+	Ahead    bool // fetch what acting will need while the plan is made
 	Parallel int  // units at once; 0 means 2
 	NoCache  bool // the engine ignores its own instruction cache
 	NoTest   bool // tests of layers are not run before tags move
+	// Record gives the record of a run that has made every unit and is about to
+	// move its tags; it is kept beside the images. Nil keeps none.
+	Record func(Result) (id string, data []byte, err error)
 	// EngineRef gives the name under which the engine reaches a repository; nil
 	// means under its own.
 	EngineRef func(registry.Ref) string
@@ -84,11 +88,12 @@ type Pass struct {
 	inputs    map[string]key.Input
 	contexts  contexts
 	answers   answers
+	known     *shared
 }
 
 // Prepare goes the whole way up to the plan. It writes nothing but the cache.
 func Prepare(ctx context.Context, c Config) (*Pass, error) {
-	p := &Pass{Config: c}
+	p := &Pass{Config: c, known: newShared()}
 	if err := p.readGraph(ctx); err != nil {
 		return nil, err
 	}
@@ -122,7 +127,10 @@ func (p *Pass) readGraph(ctx context.Context) error {
 	if err := p.order(files, asked, nil); err != nil {
 		return err
 	}
-	if p.externals, err = resolveExternals(ctx, c, p.Graph, p.Units); err != nil {
+	if err := p.nameRepositories(); err != nil {
+		return err
+	}
+	if err := p.resolveExternals(ctx); err != nil {
 		return err
 	}
 	// A base image's environment and ONBUILD triggers are part of what a
@@ -132,7 +140,7 @@ func (p *Pass) readGraph(ctx context.Context) error {
 			return err
 		}
 	}
-	return p.nameRepositories()
+	return nil
 }
 
 func (p *Pass) order(files map[string]*dockerfile.File, asked []spec.Unit, base graph.Base) error {

@@ -29,7 +29,7 @@ func (r *runner) appendTail(ctx context.Context, u *graph.Unit, trunk *picture, 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return trunk.loadConfig(gctx, r.pass.Config.Client) })
 	g.Go(func() (err error) {
-		inv, err = r.inventoryOf(gctx, u, trunk, false)
+		inv, err = r.pass.inventoryOf(gctx, u, trunk, false)
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -46,7 +46,7 @@ func (r *runner) appendTail(ctx context.Context, u *graph.Unit, trunk *picture, 
 	o := r.appendOptions(u, tree)
 	done, err := image.Append(parent, inv, tail, o)
 	if errors.Is(err, inventory.ErrNeedFull) {
-		if inv, err = r.inventoryOf(ctx, u, trunk, true); err != nil {
+		if inv, err = r.pass.inventoryOf(ctx, u, trunk, true); err != nil {
 			return nil, fmt.Errorf("reading what %s stands on: %w", u.ID, err)
 		}
 		done, err = image.Append(parent, inv, tail, o)

@@ -34,7 +34,7 @@ func (r *runner) trunk(ctx context.Context, u *graph.Unit, step plan.Step, m *Ma
 		img, err = r.buildTrunk(ctx, u, m, r.pass.Keys[u.ID].Trunk)
 		return img, false, err
 	case !t.Empty:
-		img, err = parsePicture(r.pass.answers.trunks[u.ID])
+		img, err = r.pass.known.picture(r.pass.answers.trunks[u.ID])
 		return img, false, err
 	}
 	img, err = r.base(ctx, u, t.From)
@@ -47,27 +47,35 @@ func (r *runner) base(ctx context.Context, u *graph.Unit, f dockerfile.From) (*p
 		if img := r.image(up.ID); img != nil {
 			return img, nil
 		}
-		return parsePicture(r.pass.answers.units[up.ID])
+		return r.pass.hit(up.ID)
 	}
-	if f.Image == dockerfile.Scratch {
-		return &picture{config: []byte(`{}`)}, nil
-	}
-	e, ok := externalOf(r.pass.Graph, u, f)
-	if !ok {
-		return nil, nil
-	}
-	x := r.pass.externals[e]
-	return loadPicture(ctx, r.pass.Config.Client, x.ref.WithDigest(x.digest))
+	return r.pass.externalBase(ctx, u, f)
 }
 
 // buildTrunk lets the engine build a unit's trunk and publishes it under the
 // recipe's key.
 func (r *runner) buildTrunk(ctx context.Context, u *graph.Unit, m *Made, recipe key.Recipe) (*picture, error) {
-	if a := r.pass.Config.Client.Direct().Lookup(ctx, r.repo(u).WithTag(recipe.ID().Tag())); hitDigest(a) != "" && !r.pass.rebuild(u) {
-		m.Action, m.Reason = plan.Reuse, "another run built it meanwhile"
-		return parsePicture(a)
+	if img, err := r.builtMeanwhile(ctx, u, m, recipe); img != nil || err != nil {
+		return img, err
 	}
 	return r.engineBuild(ctx, u, m, recipe, u.Build.Trunk.Source)
+}
+
+// builtMeanwhile gives the image that another run has published under a key
+// since this one looked it up.
+func (r *runner) builtMeanwhile(ctx context.Context, u *graph.Unit, m *Made, recipe key.Recipe) (*picture, error) {
+	if r.pass.rebuild(u) {
+		return nil, nil
+	}
+	a := r.pass.Config.Client.Direct().Lookup(ctx, r.repo(u).WithTag(recipe.ID().Tag()))
+	if a.State == registry.Failed {
+		return nil, fmt.Errorf("looking up %s: %w", u.ID, a.Err)
+	}
+	if hitDigest(a) == "" {
+		return nil, nil
+	}
+	m.Action, m.Reason = plan.Reuse, "another run built it meanwhile"
+	return r.pass.known.picture(a)
 }
 
 // buildWhole lets the engine build a unit, tail and all.
@@ -111,6 +119,11 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	if same := r.sameAsBefore(ctx, u, built, inv, whole); same != nil {
 		m.Reason += "; it came out the same as before, so that stays"
 		return same, r.adopt(ctx, u, same, recipe, whole)
+	}
+	// First writer wins: what another run has published meanwhile may have
+	// children by now.
+	if img, err := r.builtMeanwhile(ctx, u, m, recipe); img != nil || err != nil {
+		return img, err
 	}
 	return r.publish(ctx, u, m, publication{
 		recipe: recipe, manifest: built.manifest, config: built.config, inventory: inv, whole: whole,
@@ -163,7 +176,7 @@ func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 		img := r.image(up.ID)
 		if img == nil {
 			var err error
-			if img, err = parsePicture(p.answers.units[up.ID]); err != nil {
+			if img, err = p.hit(up.ID); err != nil {
 				return j, err
 			}
 		}
@@ -190,7 +203,7 @@ func (r *runner) takeInventory(ctx context.Context, u *graph.Unit, built *pictur
 	if img, err := r.base(ctx, u, u.Build.Trunk.From); err != nil {
 		return nil, err
 	} else if img != nil && img.ref.Repo != "" && startsWith(built.manifest.Layers, img.manifest.Layers) {
-		if base, err = r.inventoryOf(ctx, u, img, true); err != nil {
+		if base, err = r.pass.inventoryOf(ctx, u, img, true); err != nil {
 			return nil, err
 		}
 		from = len(img.manifest.Layers)

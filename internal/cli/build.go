@@ -39,7 +39,7 @@ nothing is written into the repository.
 Without --push, images are looked up and kept in the registry on this machine
 (strata registry); with it, in the registry that the image names.
 
-` + exitCodes,
+` + exitCodesHelp(),
 		Example: `  strata build
   strata build app/cpu              # this unit, and what it stands on
   strata build --push
@@ -51,14 +51,16 @@ Without --push, images are looked up and kept in the registry on this machine
 			return a.build(cmd.Context(), f, args)
 		},
 	}
-	f.add(cmd)
-	a.engineFlags(cmd)
 	fl := cmd.Flags()
+	fl.BoolVar(&f.push, "push", false, "look up and publish in the registry that the image names instead of the one on this machine")
+	f.addRebuild(cmd)
+	f.addJSON(cmd)
+	a.engineFlags(cmd)
 	fl.BoolVar(&f.dryRun, "dry-run", false, "show the plan and stop")
 	fl.BoolVar(&f.noCache, "no-cache", false, "the engine runs every instruction again")
 	fl.BoolVar(&f.noTest, "no-test", false, "move tags without running the tests of the layers")
-	fl.StringVar(&f.progress, "progress", "auto", "progress: auto, tty, plain, json or quiet")
-	fl.IntVar(&f.parallel, "parallel", 2, "units built at once")
+	fl.StringVar(&f.progress, "progress", "auto", "`form` of progress: auto, tty, plain, json or quiet")
+	fl.IntVar(&f.parallel, "parallel", 2, "`number` of units built at once")
 	fl.StringVarP(&f.output, "output", "o", "", "also write the last unit as an OCI archive to this `file`")
 	fl.BoolVar(&f.load, "load", false, "also load the images into Docker on this machine")
 	return cmd
@@ -76,7 +78,14 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 	v := a.view(mode)
 	defer v.Close()
 	rec := record.NewRecorder(a.newRecord(started, args))
-	p, err := a.prepare(ctx, f.passFlags, args, func(c *strata.Config) {
+	var p *strata.Pass
+	p, err = a.prepare(ctx, f.passFlags, args, func(c *strata.Config) {
+		c.Ahead = !f.dryRun
+		c.Record = func(res strata.Result) (string, []byte, error) {
+			r := a.finishRecord(p, rec, res, record.OK)
+			data, err := r.Encode()
+			return r.ID, data, err
+		}
 		c.Sink = event.Tee(v, rec)
 		c.NoCache, c.NoTest, c.Parallel = f.noCache, f.noTest, f.parallel
 		c.EngineRef = a.engineRef
@@ -100,7 +109,7 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 		err = a.exportAll(ctx, p, res, targets)
 	}
 	closeErr := v.Close()
-	a.keepRecord(ctx, p, rec, res, err, v)
+	a.keepRecord(ctx, p, rec, res, err)
 	if err != nil {
 		return err
 	}
@@ -142,19 +151,9 @@ func (a *app) newRecord(started time.Time, args []string) record.Record {
 	return r
 }
 
-// keepRecord writes the run's record on this machine and beside the images. A
-// record that can't be kept is a warning: the images are there.
-func (a *app) keepRecord(ctx context.Context, p *strata.Pass, rec *record.Recorder, res strata.Result, failed error, v view.View) {
-	for _, m := range res.Units {
-		rec.Unit(m.Unit, func(u *record.Unit) {
-			u.Action, u.Reason = string(m.Action), m.Reason
-			u.Key = string(p.Keys[m.Unit].Unit.ID())
-			u.Size, u.Blobs, u.NewBlobs, u.BytesPushed = m.Size, m.Blobs, m.NewBlobs, m.Pushed
-		})
-	}
-	for _, t := range res.Tags {
-		rec.Tag(record.Tag{Tag: t.Ref.Repository().WithTag(t.Ref.Tag).FamiliarString(), Digest: t.Ref.Digest.String(), Previous: t.Previous})
-	}
+// keepRecord writes the run's record on this machine. One that can't be kept is a
+// warning: the images are there.
+func (a *app) keepRecord(ctx context.Context, p *strata.Pass, rec *record.Recorder, res strata.Result, failed error) {
 	outcome := record.OK
 	switch {
 	case failed != nil && context.Cause(ctx) != nil:
@@ -162,19 +161,35 @@ func (a *app) keepRecord(ctx context.Context, p *strata.Pass, rec *record.Record
 	case failed != nil:
 		outcome = record.Failed
 	}
-	total := p.Config.Client.Meter().Total()
-	done := rec.Finish(a.machine.Now(), outcome, record.Traffic{Requests: total.Requests, BytesPushed: total.Sent, BytesPulled: total.Received})
-	done.Project, done.Revision, done.Dirty = p.Config.Project.Image, p.Config.Version.Revision, p.Config.Version.Dirty
+	done := a.finishRecord(p, rec, res, outcome)
 	s, err := a.records()
 	if err == nil {
 		err = s.Write(done)
 	}
-	if err == nil && failed == nil && p.Plan.Work() > 0 {
-		err = p.AttachRecord(ctx, res, done)
-	}
 	if err != nil {
 		fmt.Fprintf(a.machine.Stderr, "strata: warning: keeping the record of the run: %v\n", err)
 	}
+}
+
+// finishRecord gives the record of a run as it stands.
+func (a *app) finishRecord(p *strata.Pass, rec *record.Recorder, res strata.Result, outcome record.Outcome) record.Record {
+	for _, m := range res.Units {
+		rec.Unit(m.Unit, func(u *record.Unit) {
+			u.Action, u.Reason = string(m.Action), m.Reason
+			u.Key = string(p.Keys[m.Unit].Unit.ID())
+			u.Size, u.Blobs, u.NewBlobs, u.BytesPushed = m.Size, m.Blobs, m.NewBlobs, m.Pushed
+		})
+	}
+	total := p.Config.Client.Meter().Total()
+	done := rec.Finish(a.machine.Now(), outcome, record.Traffic{Requests: total.Requests, BytesPushed: total.Sent, BytesPulled: total.Received})
+	done.Project, done.Revision, done.Dirty = p.Config.Project.Image, p.Config.Version.Revision, p.Config.Version.Dirty
+	done.Tags = nil
+	for _, t := range res.Tags {
+		done.Tags = append(done.Tags, record.Tag{
+			Tag: t.Ref.Repository().WithTag(t.Ref.Tag).FamiliarString(), Digest: t.Ref.Digest.String(), Previous: t.Previous,
+		})
+	}
+	return done
 }
 
 type unitJSON struct {
@@ -253,11 +268,12 @@ func (a *app) runCmd() *cobra.Command {
 		Use:   "run UNIT [-- COMMAND...]",
 		Short: "Run a command in a unit's image",
 		Long: `Run runs a command in the image of a unit, in the engine, and exits with the
-command's exit code. Nothing that the command writes is kept. Without a command it
-is the image's own.`,
+command's exit code. The image must have been built as the project is now (strata
+build). Nothing that the command writes is kept. Without a command it is the
+image's own.`,
 		Example: `  strata run app/cpu/amd64 -- python3 -m src.server --selftest
   strata run prod --network none -- node --version`,
-		Args:              cobra.MinimumNArgs(1),
+		Args:              takes(1, -1),
 		ValidArgsFunction: a.completeUnits,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := a.prepare(cmd.Context(), f, args[:1], nil)
@@ -286,11 +302,11 @@ is the image's own.`,
 			return err
 		},
 	}
-	f.add(cmd)
+	f.addPush(cmd)
 	a.engineFlags(cmd)
-	cmd.Flags().StringVar(&network, "network", "", "network: none or host (default host)")
-	cmd.Flags().StringVar(&user, "user", "", "user to run as (default: the image's)")
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "end the command after this time")
+	cmd.Flags().StringVar(&network, "network", "", "`network` of the command: none or host (default host)")
+	cmd.Flags().StringVar(&user, "user", "", "`user` to run as (default: the image's)")
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "end the command after this `time`, such as 30s")
 	return cmd
 }
 

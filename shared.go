@@ -1,0 +1,170 @@
+package strata
+
+import (
+	"context"
+	"strconv"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/strata-build/strata/internal/dockerfile"
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/inventory"
+	"github.com/strata-build/strata/internal/registry"
+)
+
+// shared holds what was fetched in a pass, by digest, so that nothing is
+// fetched twice, and what is fetched ahead is found by whoever needs it.
+type shared struct {
+	mu       sync.Mutex
+	locks    map[string]*sync.Mutex
+	pictures map[digest.Digest]*picture
+	lists    map[string]*inventory.Inventory
+	parts    map[digest.Digest][2]string // blobs of inventories: small and full, "DIGEST SIZE"
+}
+
+func newShared() *shared {
+	return &shared{
+		locks: map[string]*sync.Mutex{}, pictures: map[digest.Digest]*picture{},
+		lists: map[string]*inventory.Inventory{}, parts: map[digest.Digest][2]string{},
+	}
+}
+
+// lock makes one goroutine at a time do something with an image.
+func (s *shared) lock(what string, d digest.Digest) (unlock func()) {
+	s.mu.Lock()
+	name := what + " " + d.String()
+	l := s.locks[name]
+	if l == nil {
+		l = &sync.Mutex{}
+		s.locks[name] = l
+	}
+	s.mu.Unlock()
+	l.Lock()
+	return l.Unlock
+}
+
+// picture reads an answer, or gives the picture that was read from it before.
+func (s *shared) picture(a registry.Answer) (*picture, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if img := s.pictures[a.Desc.Digest]; img != nil {
+		return img, nil
+	}
+	img, err := parsePicture(a)
+	if err == nil {
+		s.pictures[a.Desc.Digest] = img
+	}
+	return img, err
+}
+
+// inventory gives the inventory of an image, which find finds the first time.
+func (s *shared) inventory(d digest.Digest, full bool, find func() (*inventory.Inventory, error)) (*inventory.Inventory, error) {
+	what := "small"
+	if full {
+		what = "full"
+	}
+	defer s.lock(what, d)()
+	name := what + " " + d.String()
+	s.mu.Lock()
+	inv := s.lists[name]
+	s.mu.Unlock()
+	if inv != nil {
+		return inv, nil
+	}
+	inv, err := find()
+	if err == nil {
+		s.mu.Lock()
+		s.lists[name] = inv
+		s.mu.Unlock()
+	}
+	return inv, err
+}
+
+// noteInventory remembers where the two parts of an inventory are kept.
+func (s *shared) noteInventory(d digest.Digest, parts []ocispec.Descriptor) {
+	if len(parts) != 2 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var texts [2]string
+	for i, p := range parts {
+		texts[i] = p.Digest.String() + " " + strconv.FormatInt(p.Size, 10)
+	}
+	s.parts[d] = texts
+}
+
+func (s *shared) inventoryBlobs(d digest.Digest) (small, full string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.parts[d][0], s.parts[d][1]
+}
+
+// hit gives the image of a unit that the registry holds.
+func (p *Pass) hit(unit string) (*picture, error) { return p.known.picture(p.answers.units[unit]) }
+
+// externalBase gives the external image behind a From; nil when it is no image.
+func (p *Pass) externalBase(ctx context.Context, u *graph.Unit, f dockerfile.From) (*picture, error) {
+	if f.Image == dockerfile.Scratch {
+		return &picture{config: []byte(`{}`)}, nil
+	}
+	e, ok := externalOf(p.Graph, u, f)
+	if !ok {
+		return nil, nil
+	}
+	x := p.externals[e]
+	defer p.known.lock("picture", x.digest)()
+	p.known.mu.Lock()
+	img := p.known.pictures[x.digest]
+	p.known.mu.Unlock()
+	if img != nil {
+		return img, nil
+	}
+	a := p.Config.Client.Lookup(ctx, x.ref.WithDigest(x.digest))
+	if a.Err != nil {
+		return nil, a.Err
+	}
+	return p.known.picture(a)
+}
+
+// fetchAhead starts to fetch what the appends of the plan to come will need, so
+// that it comes while the plan is made. An error shows when it is needed.
+func (p *Pass) fetchAhead(ctx context.Context) {
+	if !p.Config.Ahead {
+		return
+	}
+	for _, u := range p.Units {
+		if p.answers.hits[u.ID].Unit != "" || len(u.Build.Trunk.Tail) == 0 {
+			continue
+		}
+		go func() {
+			img, err := p.likelyTrunk(ctx, u)
+			if err != nil || img == nil || img.desc.Digest == "" {
+				return
+			}
+			go func() { _ = img.loadConfig(ctx, p.Config.Client) }()
+			_, _ = p.inventoryOf(ctx, u, img, false)
+		}()
+	}
+}
+
+// likelyTrunk gives the image that a unit's tail will go on, if the registry
+// has it now.
+func (p *Pass) likelyTrunk(ctx context.Context, u *graph.Unit) (*picture, error) {
+	t := u.Build.Trunk
+	if !t.Empty {
+		if p.answers.hits[u.ID].Trunk == "" {
+			return nil, nil
+		}
+		return p.known.picture(p.answers.trunks[u.ID])
+	}
+	if up := p.Graph.Parent(u, t.From); up != nil {
+		if p.answers.hits[up.ID].Unit == "" {
+			return nil, nil
+		}
+		return p.hit(up.ID)
+	}
+	return p.externalBase(ctx, u, t.From)
+}
