@@ -18,7 +18,8 @@ import (
 //
 // When Build returns without an error, every blob of the image and its
 // manifest are in the repository that the job names, or, when the job exports,
-// the whole output was written. A cancelled context ends every process that
+// the whole output was written, or, when the result is local, the engine has
+// the manifest, the config and every layer that it did not take from a registry. A cancelled context ends every process that
 // the job had started before Build returns.
 type Engine interface {
 	Build(ctx context.Context, j Job, s event.Sink) (Result, error)
@@ -67,6 +68,15 @@ type Job struct {
 	Compression     string // "gzip" (default) or "zstd"
 	Repository      string // REPO to push to, by digest: "ghcr.io/user/app"; "" when Run or Export is wanted alone
 	Export          *Export
+
+	// Local lets an engine on this machine keep the image to itself in place of
+	// pushing it; Result.Local says whether it did.
+	Local bool
+	// List is given the uncompressed archive of each new layer of a local image
+	// while the engine compresses it, and must read it to its end or fail. What
+	// it returns is called with the layer's digest once that is known. It is not
+	// called for layers that the engine had made before. May be nil.
+	List func(archive io.Reader) (func(blob digest.Digest), error)
 }
 
 // Secret is one secret that RUN --mount=type=secret may read. One of Env and
@@ -100,6 +110,10 @@ type Result struct {
 	// engine has it on this machine; nil for remote engines.
 	Blob  func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
 	Steps []Step // what the engine did, in order of completion
+	Local bool   // nothing was pushed
+	// Release lets go of a local result's blobs, which stay until then; nil when
+	// there is nothing to let go of. What Blob has opened may still be read.
+	Release func()
 }
 
 // Step is one finished step (vertex) of an engine's build.

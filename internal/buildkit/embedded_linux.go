@@ -33,6 +33,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/diag"
 )
 
@@ -49,6 +50,7 @@ const (
 type Embedded struct {
 	engine
 	worker   *worker
+	locals   *locals
 	sessions *session.Manager
 	server   *grpc.Server
 	ctl      *control.Controller
@@ -76,7 +78,7 @@ func Open(ctx context.Context, o Options) (*Embedded, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Embedded{stopping: make(chan struct{})}
+	e := &Embedded{stopping: make(chan struct{}), locals: &locals{jobs: map[string]build.Job{}}}
 	if err := e.start(ctx, o); err != nil {
 		return nil, errors.Join(err, e.rollback())
 	}
@@ -149,7 +151,7 @@ func (e *Embedded) startEngine(ctx context.Context, o Options, runc string) erro
 // newController puts frontends, caches and history around the worker.
 func (e *Embedded) newController(o Options) error {
 	workers := &bkworker.Controller{}
-	if err := workers.Add(e.worker.Worker); err != nil {
+	if err := workers.Add(&localWorker{Worker: e.worker.Worker, locals: e.locals, made: e.worker.made, overlay: e.worker.overlay}); err != nil {
 		return err
 	}
 	gw, err := gateway.NewGatewayFrontend(workers.Infos(), nil)
@@ -241,6 +243,8 @@ func (e *Embedded) serve(ctx context.Context, o Options) error {
 		blobs:        e.worker.ContentStore().WithFallbackNS(namespace + "_history"),
 		embedded:     true,
 		settle:       func() { e.worker.running.settle(settleLimit) },
+		local:        e.locals.add,
+		hold:         e.worker.hold,
 	}
 	return nil
 }

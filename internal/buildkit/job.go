@@ -27,6 +27,10 @@ import (
 // embeddedCaches are the cache types that the embedded engine was built with.
 var embeddedCaches = []string{"registry", "local", "inline"}
 
+// localAttr is the exporter attribute that names a local job to the embedded
+// engine's own exporter.
+const localAttr = "strata-job"
+
 // epochArg is the build argument by which BuildKit takes SOURCE_DATE_EPOCH.
 const epochArg = "SOURCE_DATE_EPOCH"
 
@@ -61,7 +65,7 @@ func oneOf(what, value string, known ...string) error {
 }
 
 // solveOpt translates j into BuildKit's words.
-func (e *engine) solveOpt(j build.Job) (client.SolveOpt, error) {
+func (e *engine) solveOpt(j build.Job, local string) (client.SolveOpt, error) {
 	attachables, err := e.attachables(j)
 	if err != nil {
 		return client.SolveOpt{}, err
@@ -86,7 +90,7 @@ func (e *engine) solveOpt(j build.Job) (client.SolveOpt, error) {
 		SharedKey:     sharedKey(j.ContextDir),
 		Session:       attachables,
 		SourcePolicy:  policy,
-		Exports:       exports(j),
+		Exports:       exports(j, local),
 		CacheImports:  caches(j.CacheFrom),
 		CacheExports:  caches(j.CacheTo),
 	}
@@ -206,7 +210,7 @@ func caches(in []build.Cache) []client.CacheOptionsEntry {
 	return out
 }
 
-func exports(j build.Job) []client.ExportEntry {
+func exports(j build.Job, local string) []client.ExportEntry {
 	common := map[string]string{
 		"oci-mediatypes":    "true",
 		"rewrite-timestamp": "true",
@@ -217,7 +221,13 @@ func exports(j build.Job) []client.ExportEntry {
 		common["compression"] = j.Compression
 	}
 	var out []client.ExportEntry
-	if j.Repository != "" {
+	switch {
+	case local != "":
+		attrs := maps.Clone(common)
+		attrs[localAttr] = local
+		delete(attrs, "rewrite-timestamp") // the layers are made so
+		out = append(out, client.ExportEntry{Type: client.ExporterImage, Attrs: attrs})
+	case j.Repository != "":
 		attrs := maps.Clone(common)
 		maps.Copy(attrs, map[string]string{"name": j.Repository, "push": "true", "push-by-digest": "true"})
 		out = append(out, client.ExportEntry{Type: client.ExporterImage, Attrs: attrs})

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/identity"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-build/strata/internal/build"
@@ -29,6 +30,10 @@ type engine struct {
 	blobs        content.Provider // of manifests and configs, and of layers when embedded
 	embedded     bool
 	settle       func() // waits for what a cancelled build had started; may be nil
+	// local makes a job known to the exporter that keeps images here, and hold
+	// keeps an image's blobs; nil when the engine is elsewhere.
+	local func(j build.Job) (name string, done func())
+	hold  func(ctx context.Context, blobs ...digest.Digest) (release func(), err error)
 }
 
 // Build builds j and pushes the result by digest. It fulfils [build.Engine].
@@ -53,7 +58,13 @@ func (e *engine) build(ctx context.Context, j build.Job, s event.Sink) (build.Re
 	if err := e.check(j); err != nil {
 		return build.Result{}, err
 	}
-	opt, err := e.solveOpt(j)
+	name := ""
+	if j.Local && e.local != nil {
+		var done func()
+		name, done = e.local(j)
+		defer done()
+	}
+	opt, err := e.solveOpt(j, name)
 	if err != nil {
 		return build.Result{}, err
 	}
@@ -64,7 +75,7 @@ func (e *engine) build(ctx context.Context, j build.Job, s event.Sink) (build.Re
 	if err != nil {
 		return build.Result{}, explain(ctx, err, j, p)
 	}
-	r, err := e.result(ctx, resp.ExporterResponse)
+	r, err := e.result(ctx, resp.ExporterResponse, name != "")
 	if err != nil {
 		return build.Result{}, err
 	}
@@ -91,7 +102,7 @@ func (e *engine) solve(ctx context.Context, p *progress, f func(chan *client.Sol
 
 // result reads what was built. There is no manifest when nothing but a tar was
 // asked for.
-func (e *engine) result(ctx context.Context, resp map[string]string) (build.Result, error) {
+func (e *engine) result(ctx context.Context, resp map[string]string, local bool) (build.Result, error) {
 	encoded := resp[exptypes.ExporterImageDescriptorKey]
 	if encoded == "" {
 		return build.Result{}, nil
@@ -118,7 +129,24 @@ func (e *engine) result(ctx context.Context, resp map[string]string) (build.Resu
 	if e.embedded {
 		r.Blob = e.blob
 	}
-	return r, nil
+	if local {
+		r.Local = true
+		r.Release, err = e.holdImage(ctx, r.Manifest, m)
+	}
+	return r, err
+}
+
+// holdImage keeps the blobs of an image that are here.
+func (e *engine) holdImage(ctx context.Context, desc ocispec.Descriptor, m ocispec.Manifest) (func(), error) {
+	blobs := []digest.Digest{desc.Digest, m.Config.Digest}
+	for _, l := range m.Layers {
+		blobs = append(blobs, l.Digest)
+	}
+	release, err := e.hold(ctx, blobs...)
+	if err != nil {
+		return nil, fmt.Errorf("holding image %q: %w", desc.Digest, err)
+	}
+	return release, nil
 }
 
 // blob opens a blob of the engine's store. A blob that was never pulled isn't

@@ -41,6 +41,8 @@ const namespace = "buildkit"
 type worker struct {
 	*base.Worker
 	running *running
+	made    *madeLayers
+	overlay bool           // the snapshotter is overlayfs
 	closers []func() error // in the order of opening
 }
 
@@ -65,8 +67,8 @@ func newSnapshotter(name, dir string) (snapshots.Snapshotter, error) {
 // newWorker opens the store below o.Root and makes a worker over it. The worker
 // is returned with an error as well, for what was opened so far.
 func newWorker(ctx context.Context, o Options, runc string, h *hosts) (*worker, error) {
-	w := &worker{}
 	name := snapshotterName(o)
+	w := &worker{made: newMadeLayers(), overlay: name != "native"}
 	root := filepath.Join(o.Root, "runc-"+name)
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return w, err
@@ -131,7 +133,7 @@ func (w *worker) options(o Options, root, name, runc string, mdb *ctdmetadata.DB
 		return base.WorkerOpt{}, errors.Join(err, md.Close())
 	}
 	w.running = newRunning(exec)
-	cs := containerdsnapshot.NewContentStore(&labelling{Store: mdb.ContentStore(), origins: from}, namespace)
+	cs := containerdsnapshot.NewContentStore(&labelling{Store: mdb.ContentStore(), origins: from, made: w.made}, namespace)
 	return base.WorkerOpt{
 		ID:               id,
 		Root:             root,

@@ -75,8 +75,10 @@ func (t *tree) outputs() []output {
 func (a *Appended) HasBlob() bool { return len(a.files) > 0 }
 
 // MediaType gives the media type of the blob.
-func (a *Appended) MediaType() string {
-	if a.compression == "zstd" {
+func (a *Appended) MediaType() string { return layerType(a.compression) }
+
+func layerType(compression string) string {
+	if compression == "zstd" {
 		return ocispec.MediaTypeImageLayerZstd
 	}
 	return ocispec.MediaTypeImageLayerGzip
@@ -105,7 +107,7 @@ func (a *Appended) WriteBlob(w io.Writer) (*Blob, error) {
 		return nil, errors.New("writing the new layer: there is nothing to write")
 	}
 	packed := &counter{w: w, hash: sha256.New()}
-	z, err := a.compressor(packed)
+	z, err := compressor(packed, a.compression)
 	if err != nil {
 		return nil, fmt.Errorf("writing the new layer: %w", err)
 	}
@@ -124,8 +126,8 @@ func (a *Appended) WriteBlob(w io.Writer) (*Blob, error) {
 	return b, nil
 }
 
-func (a *Appended) compressor(w io.Writer) (io.WriteCloser, error) {
-	if a.compression == "zstd" {
+func compressor(w io.Writer, compression string) (io.WriteCloser, error) {
+	if compression == "zstd" {
 		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstdLevel), zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(4<<20))
 	}
 	z, err := pgzip.NewWriterLevel(w, gzipLevel)

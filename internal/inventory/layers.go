@@ -17,6 +17,7 @@ type Layer struct {
 	Blob      digest.Digest
 	MediaType string // informative: the compression is read from the data
 	Open      func() (io.ReadCloser, error)
+	List      *List // what the layer says where it is known already; Open isn't called then
 }
 
 // Limits on what a layer may hold. They are far above what images have (the

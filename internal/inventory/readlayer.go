@@ -44,6 +44,9 @@ func readLayer(ctx context.Context, layer Layer) (_ *layerList, err error) {
 	if err := layer.Blob.Validate(); err != nil {
 		return nil, err
 	}
+	if layer.List != nil {
+		return layer.List.list, nil
+	}
 	blob, err := layer.Open()
 	if err != nil {
 		return nil, err
@@ -73,6 +76,10 @@ func readLayer(ctx context.Context, layer Layer) (_ *layerList, err error) {
 	return list, nil
 }
 
+// Decompress gives what a layer holds, whether it is compressed by gzip, by zstd
+// or not at all. The returned function ends it; r is not closed.
+func Decompress(r io.Reader) (io.Reader, func(), error) { return decompress(r) }
+
 // decompress detects gzip, zstd and plain data by their first bytes.
 // Decompression runs in a goroutine of its own, which ends when the returned
 // function is called.
@@ -97,6 +104,22 @@ func decompress(r io.Reader) (io.Reader, func(), error) {
 		return z, z.Close, nil
 	}
 	return br, func() {}, nil
+}
+
+// List is what one layer says of its files.
+type List struct{ list *layerList }
+
+// ReadList reads a layer's uncompressed archive to its end. It is for layers
+// that are being made, whose blob has no digest yet; see [Layer].
+func ReadList(archive io.Reader) (*List, error) {
+	list, err := readTar(archive)
+	if err == nil {
+		_, err = io.Copy(io.Discard, archive)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing a layer's files: %w", err)
+	}
+	return &List{list}, nil
 }
 
 // contextReader ends a long read when its context ends.
