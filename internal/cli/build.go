@@ -21,7 +21,7 @@ import (
 
 type buildFlags struct {
 	passFlags
-	dryRun, noCache, noTest, load bool
+	dryRun, noCache, noTest, load, force bool
 	progress, output              string
 	parallel                      int
 }
@@ -59,6 +59,7 @@ Without --push, images are looked up and kept in the registry on this machine
 	fl.BoolVar(&f.dryRun, "dry-run", false, "show the plan and stop")
 	fl.BoolVar(&f.noCache, "no-cache", false, "the engine runs every instruction again")
 	fl.BoolVar(&f.noTest, "no-test", false, "move tags without running the tests of the layers")
+	fl.BoolVar(&f.force, "force", false, "move tags that the project protects, too")
 	fl.StringVar(&f.progress, "progress", "auto", "`form` of progress: auto, tty, plain, json or quiet")
 	fl.IntVar(&f.parallel, "parallel", 2, "`number` of units built at once")
 	fl.StringVarP(&f.output, "output", "o", "", "also write the last unit as an OCI archive to this `file`")
@@ -87,7 +88,7 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 			return r.ID, data, err
 		}
 		c.Sink = event.Tee(v, rec)
-		c.NoCache, c.NoTest, c.Parallel = f.noCache, f.noTest, f.parallel
+		c.NoCache, c.NoTest, c.Force, c.Parallel = f.noCache, f.noTest, f.force, f.parallel
 		c.EngineRef = a.engineRef
 		c.Engine = func(ctx context.Context) (build.Engine, error) { return a.openEngine(ctx, v.Printf) }
 	})

@@ -30,13 +30,6 @@ const (
 	exitChanges = 2 // only with flags that ask for it: there is something to do
 )
 
-const exitCodes = `Exit codes:
-  0    done
-  1    an error
-  2    there is something to do (only with flags such as --detailed-exitcode)
-  130  ended by Ctrl-C
-  143  ended by SIGTERM`
-
 // Interrupted is the cause of a run's end by a signal.
 type Interrupted struct{ Signal os.Signal }
 
@@ -168,7 +161,7 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "strata",
 		Short: "Build container images in layers, and only what changed",
-		Long:  rootHelp + "\n\n" + exitCodes,
+		Long:  rootHelp + "\n\n" + exitCodesHelp(),
 		Example: `  strata init              # write a strata.yaml for this repository
   strata plan              # what would be done, and why
   strata build             # do it, keeping the images on this machine
@@ -176,7 +169,7 @@ func (a *app) root() *cobra.Command {
 		Version:           a.machine.Version,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
-		Args:              cobra.NoArgs,
+		Args:              noCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkColor() },
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
@@ -187,8 +180,8 @@ func (a *app) root() *cobra.Command {
 	})
 	f := root.PersistentFlags()
 	f.StringVarP(&a.flags.dir, "directory", "C", "", "work in this `folder` instead of the current one")
-	f.StringVarP(&a.flags.file, "file", "f", "", "project `file`: strata.yaml, a bake file or a Dockerfile (default: the first of these that is there)")
-	f.StringVar(&a.flags.color, "color", "auto", "colour: auto, always or never")
+	f.StringVarP(&a.flags.file, "file", "f", "", "project `file`: strata.yaml, a bake file or a Dockerfile (default: the first that is there)")
+	f.StringVar(&a.flags.color, "color", "auto", "`when` to use colour: auto, always or never")
 	f.BoolVar(&a.flags.offline, "offline", false, "ask no registry but the one on this machine")
 	f.StringVar(&a.flags.tag, "tag-version", "", "`version` in place of the one that git describe gives")
 	root.AddGroup(
@@ -206,13 +199,16 @@ func (a *app) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(a.versionCmd())
+	root.AddCommand(a.versionCmd(), a.referenceCmd())
+	addCompletion(root)
+	completesFlag(root, "color", "auto", "always", "never")
+	wrapFlags(root)
 	return root
 }
 
 func (a *app) versionCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Show the version", Args: cobra.NoArgs, Example: "  strata version",
+		Use: "version", Short: "Show the version", Args: takes(0, 0), Example: "  strata version", GroupID: "machine",
 		RunE: func(*cobra.Command, []string) error {
 			fmt.Fprintln(a.machine.Stdout, "strata", a.machine.Version)
 			return nil

@@ -22,7 +22,7 @@ layers, variants and platforms, and writes a commented strata.yaml. It says what
 could not guess.`,
 		Example: `  strata init
   strata init --print      # show it, write nothing`,
-		Args: cobra.MaximumNArgs(1),
+		Args: takes(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				a.flags.dir = filepath.Join(a.dir(), args[0])

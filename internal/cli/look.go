@@ -28,7 +28,7 @@ func (a *app) configCmd() *cobra.Command {
 		Long: `Config shows the project as Strata understands it: every unit with all selectors,
 defaults and templates resolved.`,
 		Example: "  strata config\n  strata config --json",
-		Args:    cobra.NoArgs,
+		Args:    takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, err := a.project()
 			if err != nil {
@@ -52,9 +52,11 @@ func (a *app) tagsCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tags",
 		Short: "List the tags of the project's images in the registry",
+		Long: `Tags lists the tags that builds have set for people to use. Those that Strata keeps
+for itself, such as strata-KEY, are left out.`,
 		Example: `  strata tags
   strata tags --push     # in the registry that the image names`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.tags(cmd.Context(), push, asJSON) },
 	}
 	cmd.Flags().BoolVar(&push, "push", false, "ask the registry that the image names instead of the one on this machine")
@@ -97,10 +99,12 @@ func (a *app) graphCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "graph",
 		Short: "Show the units and what they stand on",
+		Long: `Graph draws every unit under what it stands on, with the step that build would take
+now.`,
 		Example: `  strata graph
   strata graph --format dot | dot -Tpng > graph.png
   strata graph --format svg -o graph.svg`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, err := a.prepare(cmd.Context(), passFlags{}, nil, nil)
 			if err != nil {
@@ -124,7 +128,7 @@ func (a *app) graphCmd() *cobra.Command {
 			return os.WriteFile(filepath.Join(a.machine.Dir, output), text, 0o644)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "text", "text, dot or svg")
+	cmd.Flags().StringVar(&format, "format", "text", "`form`: text, dot or svg")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "write to this `file`")
 	return cmd
 }
@@ -196,10 +200,13 @@ func (a *app) historyCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history [RUN]",
 		Short: "Show what earlier runs on this machine did",
+		Long: `History lists the runs of strata build on this machine, the newest first. With the id
+of a run, or an unambiguous beginning or end of it, it shows that run's whole record
+as JSON.`,
 		Example: `  strata history
   strata history --json --limit 1
   strata history 20261122T060000.000Z-0a1b2c3d`,
-		Args: cobra.MaximumNArgs(1),
+		Args: takes(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			s, err := a.records()
 			if err != nil {
@@ -226,7 +233,7 @@ func (a *app) historyCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	cmd.Flags().IntVar(&limit, "limit", 20, "how many runs, the newest first")
+	cmd.Flags().IntVar(&limit, "limit", 20, "`number` of runs")
 	return cmd
 }
 
@@ -264,7 +271,8 @@ The list is read from beside the image where Strata made it, and is made once fo
 any other image.`,
 		Example: `  strata inventory app/cpu/amd64
   strata inventory debian:bookworm-slim --platform linux/arm64`,
-		Args: cobra.ExactArgs(1),
+		Args:              takes(1, 1),
+		ValidArgsFunction: a.completeUnits,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			inv, err := a.inventoryOf(cmd.Context(), args[0], platform)
 			if err != nil {
@@ -287,9 +295,12 @@ func (a *app) diffCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff IMAGE|UNIT IMAGE|UNIT",
 		Short: "Show which files two images differ in",
+		Long: `Diff compares two images file by file: kind, mode, owner, size and content, not
+times. Blobs are only read for an image that has no list of its files beside it.`,
 		Example: `  strata diff ml/cpu/amd64 app/cpu/amd64
   strata diff ghcr.io/user/app:1.0 ghcr.io/user/app:1.1`,
-		Args: cobra.ExactArgs(2),
+		Args:              takes(2, 2),
+		ValidArgsFunction: a.completeUnits,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.diff(cmd.Context(), args, platform, asJSON)
 		},
@@ -311,5 +322,26 @@ func (a *app) imageRef(ctx context.Context, word string) (registry.Ref, error) {
 			return pass.Image(us[0].ID())
 		}
 	}
-	return registry.ParseRef(word)
+	c, err := a.client()
+	if err != nil {
+		return registry.Ref{}, err
+	}
+	return a.parseImage(ctx, c, word)
+}
+
+// parseImage reads an image's name. One without a host is first looked for
+// among the images of this machine that have none, which are shown without.
+func (a *app) parseImage(ctx context.Context, c *registry.Client, word string) (registry.Ref, error) {
+	ref, err := registry.ParseRef(word)
+	if err != nil || ref.FamiliarString() != word {
+		return ref, err
+	}
+	own, err := registry.ParseRef(registry.EmbeddedHost + "/" + word)
+	if err != nil {
+		return ref, nil
+	}
+	if _, err := c.Resolve(ctx, own); err != nil {
+		return ref, nil
+	}
+	return own, nil
 }

@@ -29,7 +29,7 @@ func (a *app) doctorCmd() *cobra.Command {
 registry that the project names, and says what to do about what is missing.`,
 		Example: `  strata doctor
   sudo strata doctor --fix     # register emulators that are installed`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if fix {
 				if err := a.registerEmulators(); err != nil {
@@ -142,8 +142,9 @@ func (a *app) registryCmd() *cobra.Command {
 		Long: `The registry on this machine keeps images whose name has no registry host, and what
 strata build makes without --push. The content of HOST/REPO lies in it under that
 name, and external images are looked up there first.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Example: "  strata registry ls\n  strata registry serve",
+		Args:    noCommand,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.serveCmd(), a.importCmd(), a.listCmd(), a.removeCmd())
 	return cmd
@@ -152,7 +153,10 @@ name, and external images are looked up there first.`,
 func (a *app) serveCmd() *cobra.Command {
 	var addr string
 	cmd := &cobra.Command{
-		Use: "serve", Short: "Serve the registry over HTTP until interrupted", Args: cobra.NoArgs,
+		Use: "serve", Short: "Serve the registry over HTTP until interrupted", Args: takes(0, 0),
+		Long: `Serve lets other programs, such as docker, pull from and push to the registry on this
+machine. It asks nobody for a password, so it listens on this machine alone unless
+told otherwise. Builds may run meanwhile; only store prune has to wait.`,
 		Example: "  strata registry serve\n  strata registry serve --addr 127.0.0.1:5000",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			e, err := a.openRegistry()
@@ -184,8 +188,11 @@ gzip or zstd; - is standard input) and keeps it in the registry on this machine.
 Other platforms under the same name stay.`,
 		Example: `  mmdebstrap --variant=minbase bookworm rootfs.tar
   strata registry import rootfs.tar --as debian:bookworm-slim --platform linux/amd64`,
-		Args: cobra.ExactArgs(1),
+		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if name == "" {
+				return usage("importing %q: --as must say what the image is called", args[0])
+			}
 			ref, err := registry.ParseRef(name)
 			if err != nil {
 				return err
@@ -217,17 +224,16 @@ Other platforms under the same name stay.`,
 	f.StringVar(&name, "as", "", "`name` of the image, as a FROM would write it")
 	f.StringVar(&platform, "platform", "linux/"+runtime.GOARCH, "`platform` of the root file system")
 	f.StringArrayVar(&env, "env", nil, "environment of the image, `NAME=value`")
-	f.StringArrayVar(&command, "cmd", nil, "one word of the image's command; repeat it for more")
-	if err := cmd.MarkFlagRequired("as"); err != nil {
-		panic("internal error: " + err.Error())
-	}
+	f.StringArrayVar(&command, "cmd", nil, "one `word` of the image's command; repeat it for more")
 	return cmd
 }
 
 func (a *app) listCmd() *cobra.Command {
 	var all, asJSON bool
 	cmd := &cobra.Command{
-		Use: "ls [REPOSITORY]", Short: "List repositories and tags", Args: cobra.MaximumNArgs(1),
+		Use: "ls [REPOSITORY]", Short: "List repositories and tags", Args: takes(0, 1),
+		Long: `Ls lists what the registry on this machine holds, under the names that it keeps it
+under: docker.io/library/debian for an image that a FROM calls debian.`,
 		Example: "  strata registry ls\n  strata registry ls docker.io/library/debian",
 		RunE: func(_ *cobra.Command, args []string) error {
 			e, err := a.openRegistry()
@@ -268,7 +274,9 @@ func (a *app) listCmd() *cobra.Command {
 
 func (a *app) removeCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "rm IMAGE...", Short: "Remove tags; their content goes with strata store prune", Args: cobra.MinimumNArgs(1),
+		Use: "rm IMAGE...", Short: "Remove tags; their content goes with strata store prune", Args: takes(1, -1),
+		Long: `Rm removes tags from the registry on this machine. The disk space is free again after
+strata store prune.`,
 		Example: "  strata registry rm debian:bookworm-slim",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
@@ -276,7 +284,7 @@ func (a *app) removeCmd() *cobra.Command {
 				return err
 			}
 			for _, arg := range args {
-				ref, err := registry.ParseRef(arg)
+				ref, err := a.parseImage(cmd.Context(), c, arg)
 				if err != nil {
 					return err
 				}
@@ -297,7 +305,7 @@ func (a *app) storeCmd() *cobra.Command {
 		Long: `All that Strata keeps on a machine lies under $STRATA_HOME (default: strata in the XDG
 data folder): the registry, the engine's store, records and caches.`,
 		Example: "  strata store\n  strata store prune\n  strata store reset --force",
-		Args:    cobra.NoArgs,
+		Args:    takes(0, 0),
 		RunE:    func(*cobra.Command, []string) error { return a.showStore(asJSON) },
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
@@ -333,7 +341,10 @@ func (a *app) pruneCmd() *cobra.Command {
 	var keep time.Duration
 	var size int64
 	cmd := &cobra.Command{
-		Use: "prune", Short: "Remove from the store what no tag leads to and what was not used", Args: cobra.NoArgs,
+		Use: "prune", Short: "Remove from the store what no tag leads to and what was not used", Args: takes(0, 0),
+		Long: `Prune frees disk space: in the registry on this machine what no tag leads to any more,
+in the embedded engine's store what was not used for a while. Images that have a tag
+stay, so a build after it rebuilds nothing that had been published.`,
 		Example: "  strata store prune\n  strata store prune --unused 48h --keep-gb 10",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			e, err := a.openRegistry()
@@ -360,15 +371,18 @@ func (a *app) pruneCmd() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&keep, "unused", 14*24*time.Hour, "the engine keeps what was used within this time")
-	cmd.Flags().Int64Var(&size, "keep-gb", 20, "the engine keeps at most so many gibibytes")
+	cmd.Flags().DurationVar(&keep, "unused", 14*24*time.Hour, "the engine keeps what was used within this `time`")
+	cmd.Flags().Int64Var(&size, "keep-gb", 20, "the engine keeps at most this `number` of gibibytes")
 	return cmd
 }
 
 func (a *app) resetCmd() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use: "reset", Short: "Remove everything that Strata keeps on this machine", Args: cobra.NoArgs,
+		Use: "reset", Short: "Remove everything that Strata keeps on this machine", Args: takes(0, 0),
+		Long: `Reset removes the registry on this machine with all images in it, the engine's store,
+records and caches. What was pushed elsewhere stays. Nothing is removed without
+--force.`,
 		Example: "  strata store reset --force",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !force {

@@ -16,15 +16,22 @@ import (
 	"github.com/strata-build/strata/internal/view"
 )
 
-// passFlags are the flags that every planning command has.
+// passFlags are the flags that planning commands share.
 type passFlags struct {
 	push, rebuild, json bool
 }
 
-func (f *passFlags) add(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.push, "push", false, "look up, and publish, in the registry that the image names instead of the one on this machine")
-	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the units that are asked for, whatever the registry holds")
+// addPush is for commands that only look.
+func (f *passFlags) addPush(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.push, "push", false, "ask the registry that the image names instead of the one on this machine")
+}
+
+func (f *passFlags) addJSON(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.json, "json", false, "write JSON")
+}
+
+func (f *passFlags) addRebuild(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the units that are asked for, whatever the registry holds")
 }
 
 // prepare goes the whole way up to the plan and tells the warnings.
@@ -64,7 +71,7 @@ unit and why. It changes nothing.
 A unit is named LAYER, LAYER/VARIANT, LAYER/ARCH or in full,
 LAYER/VARIANT/OS/ARCH. The units that it stands on come along.
 
-` + exitCodes,
+` + exitCodesHelp(),
 		Example: `  strata plan
   strata plan app/cpu
   strata plan --push                # against the registry that the image names
@@ -86,7 +93,9 @@ LAYER/VARIANT/OS/ARCH. The units that it stands on come along.
 			return err
 		},
 	}
-	f.add(cmd)
+	f.addPush(cmd)
+	f.addRebuild(cmd)
+	f.addJSON(cmd)
 	cmd.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 when there is something to do")
 	return cmd
 }
@@ -206,10 +215,11 @@ func (a *app) explainCmd() *cobra.Command {
 		Use:   "explain UNIT...",
 		Short: "Show which inputs of a unit changed, down to the file",
 		Long: `Explain shows how the recipe of a unit (everything that goes into it, one labelled
-line each) differs from the recipe of its newest image in the registry.`,
+line each) differs from the recipe of its newest image in the registry. A line that
+starts with - is how the input was, one with + how it is now.`,
 		Example: `  strata explain app/cpu/linux/amd64
   strata explain ml --recipe        # the whole recipe`,
-		Args:              cobra.MinimumNArgs(1),
+		Args:              takes(1, -1),
 		ValidArgsFunction: a.completeUnits,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := a.prepare(cmd.Context(), f, args, nil)
@@ -229,7 +239,8 @@ line each) differs from the recipe of its newest image in the registry.`,
 			return nil
 		},
 	}
-	f.add(cmd)
+	f.addPush(cmd)
+	f.addJSON(cmd)
 	cmd.Flags().BoolVar(&recipe, "recipe", false, "show the whole recipe, not only what changed")
 	return cmd
 }
@@ -273,7 +284,7 @@ func (a *app) whyNotCmd() *cobra.Command {
 	var f passFlags
 	cmd := &cobra.Command{
 		Use:   "why-not [UNIT...]",
-		Short: "Show what keeps a change from being appended without an engine, and what to write instead",
+		Short: "Show what makes a unit need an engine, and what to write instead",
 		Long: `A change of files that only the last instructions of a Dockerfile take is appended to
 the image in well under a second, without an engine and without pulling anything.
 Why-not shows, for each unit, the instructions that stand in the way and the
@@ -300,7 +311,8 @@ smallest edit that would avoid it.`,
 			return nil
 		},
 	}
-	f.add(cmd)
+	f.addPush(cmd)
+	f.addJSON(cmd)
 	return cmd
 }
 
