@@ -2,7 +2,6 @@ package strata
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -57,7 +56,7 @@ func (p *Pass) askLast(ctx context.Context) error {
 	}
 	for i, a := range p.Config.Client.Probe(ctx, refs) {
 		if a.State == registry.Failed {
-			return lookupError(refs[i], a.Err)
+			return a.Err // it names the image
 		}
 		if hitDigest(a) == "" {
 			continue
@@ -67,10 +66,6 @@ func (p *Pass) askLast(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func lookupError(ref registry.Ref, err error) error {
-	return fmt.Errorf("looking up %s: %w", ref.Repository().FamiliarString(), err)
 }
 
 // probe asks for every key in one round of parallel look-ups. An answer that is
@@ -90,7 +85,7 @@ func (p *Pass) probe(ctx context.Context) error {
 	}
 	for i, a := range p.Config.Client.Probe(ctx, refs) {
 		if a.State == registry.Failed {
-			return lookupError(refs[i], a.Err)
+			return a.Err // it names the image
 		}
 		put[i](a)
 	}
