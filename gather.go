@@ -80,6 +80,18 @@ type contextID struct{ dir, dockerfile string }
 // contexts are the build contexts that the units read.
 type contexts map[contextID]*source.Tree
 
+// options are what changes a unit's image beyond its Dockerfile.
+func (p *Pass) options(u *graph.Unit) map[string]string {
+	o := map[string]string{"compression": p.Config.Project.Compression}
+	if u.Network != "" {
+		o["network"] = u.Network
+	}
+	if !p.Config.Project.Reproducible {
+		o["times"] = "kept"
+	}
+	return o
+}
+
 func (p *Pass) contextOf(u *graph.Unit, name string) contextID {
 	if name == "" {
 		return contextID{p.path(u.Context), p.path(u.Dockerfile)}
@@ -104,7 +116,7 @@ func (p *Pass) readContexts(ctx context.Context) error {
 	for _, u := range p.Units {
 		in := key.Input{
 			Platform: u.Platform, Build: u.Build, Labels: u.Labels,
-			Options: map[string]string{"compression": p.Config.Project.Compression},
+			Options: p.options(u),
 			Files:   make([][]source.Entry, len(u.Build.Inputs)),
 		}
 		if u.Refresh != nil {

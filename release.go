@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/registry"
@@ -35,7 +38,10 @@ func (r *runner) release(ctx context.Context, res Result) ([]Moved, error) {
 		return nil, err
 	}
 	r.inBackground.Wait()
-	for _, m := range append(manifests, indexes...) {
+	if err := r.protected(append(slices.Clone(manifests), indexes...)); err != nil {
+		return nil, err
+	}
+	for _, m := range append(slices.Clone(manifests), indexes...) {
 		res.Tags = append(res.Tags, Moved{m.target(), r.tagBefore(m.ref)})
 	}
 	kept := make(chan error, 1)
@@ -49,6 +55,32 @@ func (r *runner) release(ctx context.Context, res Result) ([]Moved, error) {
 		}
 	}
 	return done, errors.Join(err, <-kept)
+}
+
+// protected refuses to move a tag that the project protects and that points
+// elsewhere.
+func (r *runner) protected(moves []move) error {
+	if r.pass.Config.Force {
+		return nil
+	}
+	var taken []string
+	for _, m := range moves {
+		before := r.tagBefore(m.ref)
+		if before == "" || before == digest.FromBytes(m.body).String() {
+			continue
+		}
+		for _, pattern := range r.pass.Config.Project.Protect {
+			if ok, _ := path.Match(pattern, m.ref.Tag); ok {
+				taken = append(taken, m.ref.Tag)
+				break
+			}
+		}
+	}
+	if len(taken) == 0 {
+		return nil
+	}
+	return diag.Hint(fmt.Errorf("moving tags: %s would be overwritten, and the project protects that", strings.Join(taken, ", ")),
+		"the images are there under their keys; give the release another version, or use --force")
 }
 
 // target is where the tag will point.

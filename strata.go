@@ -52,6 +52,7 @@ type Config struct {
 	Ahead    bool // fetch what acting will need while the plan is made
 	Parallel int  // units at once; 0 means 2
 	NoCache  bool // the engine ignores its own instruction cache
+	Force    bool // protected tags may move
 	NoTest   bool // tests of layers are not run before tags move
 	// Record gives the record of a run that has made every unit and is about to
 	// move its tags; it is kept beside the images. Nil keeps none.

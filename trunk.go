@@ -1,9 +1,11 @@
 package strata
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"strings"
 
@@ -96,9 +98,14 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	if sink == nil {
 		sink = event.Discard
 	}
+	var lists listings
+	job.Local, job.List = true, lists.read
 	res, err := engine.Build(ctx, job, sink)
 	if err != nil {
 		return nil, err
+	}
+	if res.Release != nil {
+		defer res.Release()
 	}
 	m.Steps = append(m.Steps, res.Steps...)
 	built, err := readPicture(r.repo(u), res.Manifest, res.Body)
@@ -107,11 +114,10 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	}
 	built.config = res.Config
 	m.built = true
-	for _, l := range built.manifest.Layers {
-		m.Pushed += l.Size
+	if !res.Local {
+		r.countPushed(ctx, u, built, m)
 	}
-	m.NewBlobs = len(built.manifest.Layers)
-	inv, err := r.takeInventory(ctx, u, built, res)
+	inv, err := r.takeInventory(ctx, u, built, res, &lists)
 	if err != nil {
 		return nil, fmt.Errorf("listing the files of %s: %w", u.ID, err)
 	}
@@ -124,6 +130,11 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	// children by now.
 	if img, err := r.builtMeanwhile(ctx, u, m, recipe); img != nil || err != nil {
 		return img, err
+	}
+	if res.Local {
+		if err := r.pushLayers(ctx, u, built, res, m); err != nil {
+			return nil, err
+		}
 	}
 	return r.publish(ctx, u, m, publication{
 		recipe: recipe, manifest: built.manifest, config: built.config, inventory: inv, whole: whole,
@@ -152,6 +163,7 @@ func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 		SSH: u.SSH, Network: u.Network, NoCache: p.Config.NoCache,
 		Compression: p.Config.Project.Compression, SourceDateEpoch: p.epoch(u).Unix(), Repository: p.Config.engineName(r.repo(u)),
 	}
+	j.CacheFrom, j.CacheTo = p.caches(u)
 	if source == nil {
 		j.Dockerfile, j.Target = p.sources[u.Dockerfile], u.Target
 	}
@@ -183,6 +195,9 @@ func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 		name := p.Config.engineName(r.repo(p.Graph.Unit(up.ID)).WithDigest(img.desc.Digest))
 		if up.Arg != "" {
 			j.Args[up.Arg] = name
+			if _, asked := j.Args[checkArg]; !asked {
+				j.Args[checkArg] = "skip=InvalidDefaultArgInFrom" // the parent is always handed over
+			}
 		} else {
 			j.Contexts[up.Context] = "docker-image://" + name
 		}
@@ -195,9 +210,44 @@ func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 	return j, nil
 }
 
+// checkArg is the build argument that sets BuildKit's own checks.
+const checkArg = "BUILDKIT_DOCKERFILE_CHECK"
+
+// caches gives BuildKit's instruction cache of a unit, as the project asks for
+// it. A registry cache without a name stands beside the unit's images.
+func (p *Pass) caches(u *graph.Unit) (from, to []build.Cache) {
+	c := p.Config.Project.Cache
+	if c.Type == "" || c.Type == "none" {
+		return nil, nil
+	}
+	read, write := maps.Clone(c.Attrs), maps.Clone(c.Attrs)
+	if read == nil {
+		read, write = map[string]string{}, map[string]string{}
+	}
+	name := strings.TrimPrefix(lastTag(u), "strata-last-")
+	switch c.Type {
+	case "registry":
+		if read["ref"] == "" {
+			read["ref"] = p.Config.engineName(p.repos[u.ID].WithTag("strata-cache-" + name))
+			write["ref"] = read["ref"]
+		}
+	case "local":
+		folder := p.path(cmp.Or(read["dest"], read["src"], ".strata-cache"))
+		read, write = map[string]string{"src": filepath.Join(folder, name)}, map[string]string{"dest": filepath.Join(folder, name)}
+	default:
+		if read["scope"] == "" && c.Type == "gha" {
+			read["scope"], write["scope"] = name, name
+		}
+	}
+	if c.Mode != "" {
+		write["mode"] = c.Mode
+	}
+	return []build.Cache{{Type: c.Type, Attrs: read}}, []build.Cache{{Type: c.Type, Attrs: write}}
+}
+
 // takeInventory lists the files of what the engine has built: those of its
 // base, whose list is known, and those of the layers on top.
-func (r *runner) takeInventory(ctx context.Context, u *graph.Unit, built *picture, res build.Result) (*inventory.Inventory, error) {
+func (r *runner) takeInventory(ctx context.Context, u *graph.Unit, built *picture, res build.Result, lists *listings) (*inventory.Inventory, error) {
 	var base *inventory.Inventory
 	from := 0
 	if img, err := r.base(ctx, u, u.Build.Trunk.From); err != nil {
@@ -210,7 +260,7 @@ func (r *runner) takeInventory(ctx context.Context, u *graph.Unit, built *pictur
 	}
 	var layers []inventory.Layer
 	for _, l := range built.manifest.Layers[from:] {
-		layers = append(layers, inventory.Layer{Blob: l.Digest, MediaType: l.MediaType, Open: func() (io.ReadCloser, error) {
+		layers = append(layers, inventory.Layer{Blob: l.Digest, MediaType: l.MediaType, List: lists.of(l.Digest), Open: func() (io.ReadCloser, error) {
 			if res.Blob != nil {
 				if b, err := res.Blob(ctx, l); err == nil {
 					return b, nil

@@ -14,10 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	strata "github.com/strata-build/strata"
-	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/buildkit"
 	"github.com/strata-build/strata/internal/diag"
-	"github.com/strata-build/strata/internal/event"
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/record"
 	"github.com/strata-build/strata/internal/registry"
@@ -36,6 +34,7 @@ type app struct {
 		engine                string
 		tlsCA, tlsCert        string
 		tlsKey, tlsName       string
+		steps                 int
 	}
 	embedded *registry.Embedded
 	listener *registry.Listener
@@ -198,7 +197,7 @@ func (a *app) config(ctx context.Context) (strata.Config, error) {
 // emulated says whether the engine has to emulate a platform. What another
 // machine's engine can do is left to it.
 func (a *app) emulated(platform string) (bool, error) {
-	if a.engineAddr() != "" {
+	if a.remote() {
 		return false, nil
 	}
 	_, emulated, err := buildkit.Emulation(platform)
@@ -228,67 +227,10 @@ func (a *app) records() (*record.Store, error) {
 	return record.Open(filepath.Join(a.home(), "records"))
 }
 
-// engineAddr is the address of the engine that the user named, "" for the
-// embedded one.
-func (a *app) engineAddr() string {
-	addr := cmp.Or(a.flags.engine, a.machine.Getenv("STRATA_ENGINE"), a.machine.Getenv("BUILDKIT_HOST"))
-	if addr == "embedded" {
-		return ""
-	}
-	return addr
-}
-
-// engine is what buildkit's engines have in common.
-type engine interface {
-	build.Engine
-	Run(context.Context, buildkit.RunJob, event.Sink) (int, []byte, error)
-	Close() error
-}
-
-// openEngine opens the engine that flags and environment ask for.
-func (a *app) openEngine(ctx context.Context, say func(format string, args ...any)) (engine, error) {
-	if addr := a.engineAddr(); addr != "" {
-		e, err := buildkit.Dial(ctx, addr, buildkit.RemoteOptions{TLS: buildkit.TLS{
-			CA: a.flags.tlsCA, Cert: a.flags.tlsCert, Key: a.flags.tlsKey, ServerName: a.flags.tlsName,
-		}})
-		if err != nil {
-			return nil, err
-		}
-		a.closers = append(a.closers, e.Close)
-		return e, nil
-	}
-	e, err := buildkit.Open(ctx, buildkit.Options{
-		Root:     filepath.Join(a.home(), "engine"),
-		Registry: a.listen,
-		Waiting: func(path string, pid int) {
-			say("waiting for another run on this machine (process %d) to be done with %s", pid, filepath.Dir(path))
-		},
-	})
-	if err != nil {
-		return nil, err
-	}
-	a.closers = append(a.closers, e.Close)
-	return e, nil
-}
-
-// engineRef is the name under which an engine reaches a repository. The
-// embedded engine knows the embedded registry by its name; any other one on
-// this machine reaches it at its address.
-func (a *app) engineRef(ref registry.Ref) string {
-	if a.engineAddr() == "" || ref.Host != registry.EmbeddedHost {
-		return ref.String()
-	}
-	addr, err := a.listen()
-	if err != nil {
-		return ref.String()
-	}
-	ref.Host = addr
-	return ref.String()
-}
-
 func (a *app) engineFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&a.flags.engine, "engine", "", "BuildKit to use: embedded, or an `address` unix://, tcp://, docker-container://, kube-pod:// (default: $STRATA_ENGINE, $BUILDKIT_HOST, embedded)")
+	f.IntVar(&a.flags.steps, "max-steps", 0, "RUN steps that the embedded engine runs at once (default: no limit)")
 	f.StringVar(&a.flags.tlsCA, "tls-ca", "", "`file` with the authority's certificate, for tcp://")
 	f.StringVar(&a.flags.tlsCert, "tls-cert", "", "`file` with the client's certificate, for tcp://")
 	f.StringVar(&a.flags.tlsKey, "tls-key", "", "`file` with the client's key, for tcp://")

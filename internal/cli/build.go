@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,8 +23,8 @@ import (
 type buildFlags struct {
 	passFlags
 	dryRun, noCache, noTest, load, force bool
-	progress, output              string
-	parallel                      int
+	progress, output                     string
+	parallel                             int
 }
 
 func (a *app) buildCmd() *cobra.Command {
@@ -101,6 +102,9 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 		}
 		return a.showPlan(a.machine.Stdout, p)
 	}
+	if err := a.checkRemote(f.push); err != nil && p.Plan.Work() > 0 {
+		return err
+	}
 	targets, err := a.exportTargets(p, f)
 	if err != nil {
 		return err
@@ -141,11 +145,12 @@ func (a *app) newRecord(started time.Time, args []string) record.Record {
 	r := record.Record{
 		Version: record.Version, Started: started, Command: record.CommandLine(append([]string{"strata", "build"}, args...)),
 		Machine: record.Machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU()},
-		Engine:  "embedded",
 	}
-	if addr := a.engineAddr(); addr != "" {
-		r.Engine = addr
+	var engines []string
+	for _, e := range a.endpoints() {
+		engines = append(engines, e.URL)
 	}
+	r.Engine = strings.Join(engines, ", ")
 	if id, err := record.NewID(started, rand.Reader); err == nil {
 		r.ID = id
 	}

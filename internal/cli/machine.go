@@ -98,7 +98,7 @@ func (a *app) doctorOptions() doctor.Options {
 		config = filepath.Join(env("HOME"), ".docker")
 	}
 	o := doctor.Options{
-		StateDir: a.home(), Remote: a.engineAddr() != "", Platforms: a.platforms(), Now: a.machine.Now,
+		StateDir: a.home(), Remote: a.remote(), Platforms: a.platforms(), Now: a.machine.Now,
 	}
 	if path := buildkit.RuncPath(filepath.Join(a.home(), "engine")); path != "" {
 		o.Runc = path
@@ -356,12 +356,12 @@ stay, so a build after it rebuilds nothing that had been published.`,
 				return diag.Hint(err, "end other runs of strata and `strata registry serve` first")
 			}
 			freed := got.Freed
-			if a.engineAddr() == "" && dirExists(filepath.Join(a.home(), "engine")) {
-				en, err := a.openEngine(cmd.Context(), func(s string, v ...any) { fmt.Fprintf(a.machine.Stderr, s+"\n", v...) })
+			if !a.remote() && dirExists(filepath.Join(a.home(), "engine")) {
+				en, err := a.openEmbedded(cmd.Context(), func(s string, v ...any) { fmt.Fprintf(a.machine.Stderr, s+"\n", v...) })
 				if err != nil {
 					return err
 				}
-				n, err := en.(*buildkit.Embedded).Prune(cmd.Context(), buildkit.PruneOptions{KeepFor: keep, KeepBytes: size << 30})
+				n, err := en.Prune(cmd.Context(), buildkit.PruneOptions{KeepFor: keep, KeepBytes: size << 30})
 				if err != nil {
 					return err
 				}

@@ -53,7 +53,12 @@ func Load(dir, file string, o LoadOptions) (*Project, error) {
 	case KindDockerfile:
 		return l.dockerfile(file, "")
 	}
-	return l.strata(file)
+	p, err := l.strata(file)
+	if err != nil {
+		return nil, err
+	}
+	p.Warnings = append(p.Warnings, p.later()...)
+	return p, nil
 }
 
 // FromDockerfile gives the project of a single Dockerfile without a project
