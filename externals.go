@@ -25,6 +25,7 @@ type external struct{ image, platform string }
 // resolved is what an external image is at the moment.
 type resolved struct {
 	ref    registry.Ref
+	source registry.Ref  // repository that has it: its own, or its mirror on this machine
 	index  digest.Digest // what the tag points to
 	digest digest.Digest // of the platform's manifest
 	base   dockerfile.Config
@@ -163,13 +164,13 @@ func resolveExternal(ctx context.Context, c Config, e external, known func() map
 	if err != nil {
 		return resolved{}, err
 	}
-	desc, body, err := c.Client.Manifest(ctx, ref)
-	if err != nil {
-		return resolved{}, err // it names the image
+	a := c.Client.Lookup(ctx, ref)
+	if a.Err != nil {
+		return resolved{}, a.Err // it names the image
 	}
-	r := resolved{ref: ref, index: desc.Digest, digest: desc.Digest}
-	if registry.IsIndex(desc.MediaType) {
-		child, err := registry.PlatformOf(body, e.platform)
+	r := resolved{ref: ref, source: a.Source.Repository(), index: a.Desc.Digest, digest: a.Desc.Digest}
+	if registry.IsIndex(a.Desc.MediaType) {
+		child, err := registry.PlatformOf(a.Body, e.platform)
 		if err != nil {
 			return r, fmt.Errorf("choosing from the image %q: %w", e.image, err)
 		}

@@ -204,7 +204,13 @@ func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 	}
 	for _, f := range u.Build.Froms {
 		if e, ok := externalOf(p.Graph, u, f); ok && f.Image != "" && f.Kind != "syntax" {
-			j.Pins[f.Image] = p.externals[e].index
+			x := p.externals[e]
+			j.Pins[f.Image] = x.index
+			if ref := x.source.WithDigest(x.index); x.source.Host == registry.EmbeddedHost && p.Config.engineName(ref) != ref.String() {
+				// An engine elsewhere does not know the mirror on this machine.
+				delete(j.Pins, f.Image)
+				j.Contexts[dockerfile.ContextName(f.Image)] = "docker-image://" + p.Config.engineName(ref)
+			}
 		}
 	}
 	return j, nil

@@ -1,6 +1,7 @@
 package buildkit
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -64,6 +65,16 @@ func oneOf(what, value string, known ...string) error {
 	return fmt.Errorf("using %s %q: it is none of %q", what, value, known)
 }
 
+// mayAskForHost says whether to ask for the host's network. The embedded engine
+// grants it; another one refuses a build that asks in vain, so it is asked for
+// only where it is needed.
+func (e *engine) mayAskForHost(j build.Job) bool {
+	if e.embedded {
+		return j.Network != "none"
+	}
+	return j.Network == "host" || bytes.Contains(j.Dockerfile, []byte("--network=host"))
+}
+
 // solveOpt translates j into BuildKit's words.
 func (e *engine) solveOpt(j build.Job, local string) (client.SolveOpt, error) {
 	attachables, err := e.attachables(j)
@@ -94,7 +105,7 @@ func (e *engine) solveOpt(j build.Job, local string) (client.SolveOpt, error) {
 		CacheImports:  caches(j.CacheFrom),
 		CacheExports:  caches(j.CacheTo),
 	}
-	if j.Network != "none" {
+	if e.mayAskForHost(j) {
 		opt.AllowedEntitlements = []string{string(entitlements.EntitlementNetworkHost)}
 	}
 	return opt, nil

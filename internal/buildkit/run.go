@@ -49,9 +49,11 @@ func (e *engine) Run(ctx context.Context, j RunJob, s event.Sink) (exitCode int,
 		return 0, nil, err
 	}
 	opt := client.SolveOpt{
-		Ref:                 newRef(),
-		Session:             []session.Attachable{creds},
-		AllowedEntitlements: []string{string(entitlements.EntitlementNetworkHost)},
+		Ref:     newRef(),
+		Session: []session.Attachable{creds},
+	}
+	if e.mayAskForHost(build.Job{Network: j.Network}) {
+		opt.AllowedEntitlements = []string{string(entitlements.EntitlementNetworkHost)}
 	}
 	c := &command{job: j, sink: s, id: opt.Ref + "-run"}
 	p := newProgress(j.Unit, opt.Ref, s)
