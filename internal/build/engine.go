@@ -73,9 +73,9 @@ type Job struct {
 	// pushing it; Result.Local says whether it did.
 	Local bool
 	// List is given the uncompressed archive of each new layer of a local image
-	// while the engine compresses it, and must read it to its end or fail. What
-	// it returns is called with the layer's digest once that is known. It is not
-	// called for layers that the engine had made before. May be nil.
+	// while the engine compresses it. What it returns is called with the layer's
+	// digest once that is known, unless it fails. It is not called for layers
+	// that the engine had made before. May be nil.
 	List func(archive io.Reader) (func(blob digest.Digest), error)
 }
 

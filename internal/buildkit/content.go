@@ -2,6 +2,7 @@ package buildkit
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net"
 
@@ -35,12 +36,18 @@ type labellingWriter struct {
 	store *labelling
 }
 
+var errNotWhole = errors.New("the layer could not be compressed to its end")
+
 func (w *labellingWriter) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...content.Opt) error {
 	d := expected
 	if d == "" {
 		d = w.Digest()
 	}
-	if made, ok := w.store.made.take(d); ok {
+	made, ok := w.store.made.take(d)
+	switch {
+	case ok && made.diffID == "":
+		return errNotWhole
+	case ok:
 		return w.commitMade(ctx, size, d, made, opts)
 	}
 	from, ok := w.store.origins.of(d)

@@ -24,7 +24,7 @@ type madeLayers struct {
 }
 
 type madeLayer struct {
-	diffID digest.Digest
+	diffID digest.Digest // "" says that the layer is not whole
 	epoch  int64
 }
 
@@ -35,6 +35,9 @@ func (l *madeLayers) note(blob digest.Digest, made madeLayer) {
 	defer l.mu.Unlock()
 	l.m[blob] = made
 }
+
+// refuse notes a layer that was not finished.
+func (l *madeLayers) refuse(blob digest.Digest) { l.note(blob, madeLayer{}) }
 
 // take gives what is known of a blob, and forgets it.
 func (l *madeLayers) take(blob digest.Digest) (madeLayer, bool) {

@@ -2,7 +2,6 @@ package buildkit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -82,48 +81,50 @@ func (p *packer) Close() error {
 
 func (f *format) run(dest io.Writer, archive io.Reader) error {
 	o := image.Repacking{Epoch: f.job.SourceDateEpoch, Compression: f.job.Compression}
-	listed := func(digest.Digest) error { return nil }
+	listed := func(digest.Digest) {}
 	if f.job.List != nil {
-		r, w := io.Pipe()
-		o.Plain = w
-		listed = f.list(r, w)
+		o.Plain, listed = f.list()
 	}
 	blob, err := image.Repack(dest, archive, o)
-	if err != nil {
-		return errors.Join(err, listed(""))
-	}
 	d := blob.Descriptor.Digest
+	if err != nil {
+		listed("")
+		f.made.refuse(d) // not every differ asks whether the end went well
+		return err
+	}
 	f.made.note(d, madeLayer{diffID: blob.DiffID, epoch: o.Epoch})
 	f.mu.Lock()
 	f.blobs[d] = true
 	f.mu.Unlock()
-	return listed(d)
+	listed(d)
+	return nil
 }
 
-// list lets the job read the archive as it passes through the pipe. The
-// returned function ends the archive and hands the digest on; "" says that
-// there will be no blob.
-func (f *format) list(r *io.PipeReader, w *io.PipeWriter) func(digest.Digest) error {
-	var take func(digest.Digest)
-	var err error
+// list lets the job read the archive that is written to w. The returned
+// function ends the archive and hands the digest on; "" says that there will be
+// no blob.
+func (f *format) list() (w io.Writer, listed func(digest.Digest)) {
+	pr, pw := io.Pipe()
 	done := make(chan struct{})
+	var take func(digest.Digest)
 	go func() {
 		defer close(done)
-		take, err = f.job.List(r)
-		r.CloseWithError(err)
-	}()
-	return func(blob digest.Digest) error {
-		if blob == "" {
-			w.CloseWithError(io.ErrUnexpectedEOF)
-			<-done
-			return nil
+		var err error
+		if take, err = f.job.List(pr); err != nil {
+			take = nil
 		}
-		w.Close()
+		_, _ = io.Copy(io.Discard, pr) // the layer is made all the same
+	}()
+	return pw, func(blob digest.Digest) {
+		if blob == "" {
+			pw.CloseWithError(io.ErrUnexpectedEOF)
+		} else {
+			pw.Close()
+		}
 		<-done
-		if err == nil && take != nil {
+		if blob != "" && take != nil {
 			take(blob)
 		}
-		return err
 	}
 }
 

@@ -31,43 +31,41 @@ func (o Repacking) MediaType() string { return layerType(o.Compression) }
 // makes: modification times, and access and change times where there are any,
 // that lie after the epoch become the epoch; nothing else about the entries or
 // their order changes. The blob is the same for any number of processors. One
-// pass is made over r, in a few megabytes of memory.
+// pass is made over r, in a few megabytes of memory. With an error, the blob's
+// descriptor is that of what w has taken until then.
 func Repack(w io.Writer, r io.Reader, o Repacking) (*Blob, error) {
-	b, err := o.repack(w, r)
+	packed := &counter{w: w, hash: sha256.New()}
+	plain := &counter{hash: sha256.New()}
+	err := o.repack(packed, plain, r)
 	if err != nil {
-		return nil, fmt.Errorf("repacking a layer: %w", err)
+		err = fmt.Errorf("repacking a layer: %w", err)
 	}
-	return b, nil
+	return &Blob{
+		Descriptor: ocispec.Descriptor{MediaType: o.MediaType(), Digest: packed.digest(), Size: packed.n},
+		DiffID:     plain.digest(), Size: plain.n,
+	}, err
 }
 
-func (o Repacking) repack(w io.Writer, r io.Reader) (*Blob, error) {
+func (o Repacking) repack(packed, plain *counter, r io.Reader) error {
 	in, closeIn, err := inventory.Decompress(r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer closeIn()
-	packed := &counter{w: w, hash: sha256.New()}
 	z, err := compressor(packed, o.Compression)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	dest := io.Writer(z)
+	plain.w = z
 	if o.Plain != nil {
-		dest = io.MultiWriter(z, o.Plain)
+		plain.w = io.MultiWriter(z, o.Plain)
 	}
-	plain := &counter{w: dest, hash: sha256.New()}
 	buffered := bufio.NewWriterSize(plain, archiveBuffer)
 	err = clamp(buffered, in, epochTime(o.Epoch))
 	if err == nil {
 		err = buffered.Flush()
 	}
-	if err = errors.Join(err, z.Close()); err != nil {
-		return nil, err
-	}
-	return &Blob{
-		Descriptor: ocispec.Descriptor{MediaType: o.MediaType(), Digest: packed.digest(), Size: packed.n},
-		DiffID:     plain.digest(), Size: plain.n,
-	}, nil
+	return errors.Join(err, z.Close())
 }
 
 // clamp copies an archive with its times clamped. What follows the archive's

@@ -4,13 +4,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"mvdan.cc/sh/v3/interp"
 	"mvdan.cc/sh/v3/syntax"
 )
@@ -61,6 +64,22 @@ func command(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 					err = os.MkdirAll(abs(p), 0o755)
 				}
 			}
+		case "ln":
+			err = link(args[1:], abs)
+		case "rm":
+			for _, p := range args[1:] {
+				err = errors.Join(err, os.RemoveAll(abs(p)))
+			}
+		case "mkfifo":
+			err = unix.Mkfifo(abs(args[1]), 0o644)
+		case "chmod":
+			err = chmod(args[1], abs(args[2]))
+		case "touch": // touch SECONDS FILE sets both times
+			err = touch(args[1], abs(args[2]))
+		case "setfattr": // setfattr NAME VALUE FILE
+			err = unix.Lsetxattr(abs(args[3]), args[1], []byte(args[2]), 0)
+		case "mtime":
+			err = mtime(c.Stdout, abs(args[1]))
 		case "id":
 			fmt.Fprintln(c.Stdout, os.Getuid())
 		case "sleep":
@@ -75,6 +94,41 @@ func command(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 		}
 		return nil
 	}
+}
+
+// link does "ln OLD NEW" and "ln -s TEXT NEW".
+func link(args []string, abs func(string) string) error {
+	if args[0] == "-s" {
+		return os.Symlink(args[1], abs(args[2]))
+	}
+	return os.Link(abs(args[0]), abs(args[1]))
+}
+
+func chmod(mode, path string) error {
+	m, err := strconv.ParseUint(mode, 8, 32)
+	if err != nil {
+		return err
+	}
+	return unix.Chmod(path, uint32(m))
+}
+
+func touch(seconds, path string) error {
+	n, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil {
+		return err
+	}
+	t := unix.Timespec{Sec: n, Nsec: 123456789}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// mtime writes a file's modification time in nanoseconds.
+func mtime(w io.Writer, path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, info.ModTime().UnixNano())
+	return err
 }
 
 func cat(w io.Writer, path string) error {
