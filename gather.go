@@ -110,7 +110,7 @@ func (p *Pass) path(rel string) string {
 // context.
 func (p *Pass) readContexts(ctx context.Context) error {
 	p.contexts = contexts{}
-	p.slots = map[string]slot.Slot{}
+	p.slots, p.due = map[string]slot.Slot{}, map[string]string{}
 	p.inputs = map[string]key.Input{}
 	var problems diag.List
 	for _, u := range p.Units {
@@ -119,10 +119,7 @@ func (p *Pass) readContexts(ctx context.Context) error {
 			Options: p.options(u),
 			Files:   make([][]source.Entry, len(u.Build.Inputs)),
 		}
-		if u.Refresh != nil {
-			p.slots[u.ID] = slot.At(*u.Refresh, p.Config.Now)
-			in.Slot = p.slots[u.ID].Name
-		}
+		in.External = func(f dockerfile.From) digest.Digest { return p.externals.digest(u, f) }
 		for _, v := range u.Build.Unresolved {
 			if v.Input {
 				problems.Errorf(diag.Pos{File: u.Dockerfile, Line: v.Line}, "set it in this Dockerfile with ENV or ARG, or write the value",
@@ -181,21 +178,9 @@ func (p *Pass) open(id contextID) (*source.Tree, error) {
 	return t, nil
 }
 
-// computeKeys gives every unit its recipes, parents first.
-func (p *Pass) computeKeys() error {
-	p.Keys = map[string]key.Keys{}
+// warnOfRemotes tells what can't be part of any key.
+func (p *Pass) warnOfRemotes() {
 	for _, u := range p.Units {
-		in := p.inputs[u.ID]
-		in.Parent = func(f dockerfile.From) (key.Parent, bool) {
-			up := p.Graph.Parent(u, f)
-			if up == nil {
-				return key.Parent{}, false
-			}
-			return key.Parent{Unit: up.ID, Key: p.Keys[up.ID].Unit.ID()}, true
-		}
-		in.External = func(f dockerfile.From) digest.Digest { return p.externals.digest(u, f) }
-		p.inputs[u.ID] = in
-		p.Keys[u.ID] = key.Compute(in)
 		for _, r := range u.Build.Remotes {
 			if !r.Keyed {
 				p.Warnings = append(p.Warnings, diag.Finding{
@@ -206,7 +191,6 @@ func (p *Pass) computeKeys() error {
 			}
 		}
 	}
-	return nil
 }
 
 // each runs do for every key of m, a few at a time, and gives the first error.

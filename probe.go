@@ -68,36 +68,6 @@ func (p *Pass) askLast(ctx context.Context) error {
 	return nil
 }
 
-// probe asks for every key in one round of parallel look-ups. An answer that is
-// neither hit nor miss ends the pass.
-func (p *Pass) probe(ctx context.Context) error {
-	var refs []registry.Ref
-	var put []func(registry.Answer)
-	ask := func(u *graph.Unit, id key.ID, f func(registry.Answer)) {
-		refs, put = append(refs, p.repos[u.ID].WithTag(id.Tag())), append(put, f)
-	}
-	for _, u := range p.Units {
-		k := p.Keys[u.ID]
-		ask(u, k.Unit.ID(), func(a registry.Answer) { p.answers.units[u.ID] = a })
-		if !k.Trunk.IsZero() {
-			ask(u, k.Trunk.ID(), func(a registry.Answer) { p.answers.trunks[u.ID] = a })
-		}
-	}
-	for i, a := range p.Config.Client.Probe(ctx, refs) {
-		if a.State == registry.Failed {
-			return a.Err // it names the image
-		}
-		put[i](a)
-	}
-	for _, u := range p.Units {
-		p.answers.hits[u.ID] = plan.Hit{
-			Unit: hitDigest(p.answers.units[u.ID]), Trunk: hitDigest(p.answers.trunks[u.ID]),
-		}
-	}
-	p.fetchAhead(ctx)
-	return p.readLast(ctx)
-}
-
 // hitDigest gives the digest of a hit. A tag that holds anything but an image
 // of ours is no hit: the unit is made anew and the tag put right.
 func hitDigest(a registry.Answer) digest.Digest {

@@ -84,8 +84,9 @@ type Pass struct {
 
 	repos     map[string]registry.Ref // where the results of each unit are kept
 	externals externals
-	sources   map[string][]byte // Dockerfiles by path
-	slots     map[string]slot.Slot
+	sources   map[string][]byte    // Dockerfiles by path
+	slots     map[string]slot.Slot // that the units are taken from
+	due       map[string]string    // units of an earlier slot -> the slot that has begun
 	inputs    map[string]key.Input
 	contexts  contexts
 	answers   answers
@@ -101,9 +102,7 @@ func Prepare(ctx context.Context, c Config) (*Pass, error) {
 	if err := p.readContexts(ctx); err != nil {
 		return nil, err
 	}
-	if err := p.computeKeys(); err != nil {
-		return nil, err
-	}
+	p.warnOfRemotes()
 	if err := p.probe(ctx); err != nil {
 		return nil, err
 	}
@@ -177,7 +176,7 @@ func (p *Pass) decide() error {
 	c := p.Config
 	in := plan.Input{
 		Graph: p.Graph, Wanted: p.Wanted, Units: p.Units, Keys: p.Keys,
-		Hits: p.answers.hits, Last: p.answers.last, Estimate: c.Estimate,
+		Hits: p.answers.hits, Last: p.answers.last, Due: p.due, Estimate: c.Estimate,
 		Rebuild: map[string]bool{}, Emulated: map[string]bool{}, Inexact: map[string]string{},
 	}
 	if c.Rebuild {

@@ -18,7 +18,7 @@ import (
 
 // passFlags are the flags that planning commands share.
 type passFlags struct {
-	push, rebuild, json bool
+	push, rebuild, refresh, json bool
 }
 
 // addPush is for commands that only look.
@@ -27,6 +27,7 @@ func (f *passFlags) addPush(cmd *cobra.Command) {
 }
 
 func (f *passFlags) addJSON(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.refresh, "refresh", false, "build the layers whose refresh is due, as a scheduled build does")
 	cmd.Flags().BoolVar(&f.json, "json", false, "write JSON")
 }
 
@@ -41,7 +42,7 @@ func (a *app) prepare(ctx context.Context, f passFlags, units []string, change f
 	if err != nil {
 		return nil, err
 	}
-	c.Push, c.Rebuild, c.Units = f.push, f.rebuild, units
+	c.Push, c.Rebuild, c.Refresh, c.Units = f.push, f.rebuild, f.refresh, units
 	if change != nil {
 		change(&c)
 	}
@@ -172,7 +173,7 @@ func summary(p plan.Plan) string {
 		}
 	}
 	if p.Work() == 0 {
-		return fmt.Sprintf("Nothing to do: %s up to date.", units(counts[plan.Reuse]))
+		return fmt.Sprintf("Nothing to do: %s up to date.", units(counts[plan.Reuse])) + due(p)
 	}
 	text := fmt.Sprintf("%d to build, %d to append, %d to reuse", counts[plan.Build], counts[plan.Append], counts[plan.Reuse])
 	if n := counts[plan.Skip]; n > 0 {
@@ -182,7 +183,16 @@ func summary(p plan.Plan) string {
 	if known == p.Work() && known > 0 {
 		text += fmt.Sprintf(" About %s of work, by earlier runs.", view.Duration(time.Duration(seconds*float64(time.Second))))
 	}
-	return text
+	return text + due(p)
+}
+
+// due tells about refreshes that an ordinary build does not wait for.
+func due(p plan.Plan) string {
+	n := p.Due()
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" The refresh of %d is due: strata build --refresh.", n)
 }
 
 func units(n int) string {

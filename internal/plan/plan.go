@@ -27,21 +27,22 @@ const (
 
 // Step is what the plan does with one unit.
 type Step struct {
-	Unit     string          `json:"unit"`
-	Layer    string          `json:"layer"`
-	Variant  string          `json:"variant,omitempty"`
-	Platform string          `json:"platform"`
-	Action   Action          `json:"action"`
-	Reasons  []string        `json:"reasons"`
-	Needs    []string        `json:"needs,omitempty"` // parents that this run makes first
-	Key      key.ID          `json:"key"`
-	TrunkKey key.ID          `json:"trunkKey,omitempty"` // "" when the trunk is the parent itself
-	Digest   digest.Digest   `json:"digest,omitempty"`   // of the image that is reused
-	Trunk    digest.Digest   `json:"trunk,omitempty"`    // of the trunk that is appended to, where it is known
-	Unless   bool            `json:"unlessUnchanged,omitempty"`
-	Emulated bool            `json:"emulated,omitempty"` // the engine needs an emulator on this machine
-	Estimate *Estimate       `json:"estimate,omitempty"`
-	Changes  []key.Change    `json:"changes,omitempty"` // against the last image of the unit
+	Unit     string        `json:"unit"`
+	Layer    string        `json:"layer"`
+	Variant  string        `json:"variant,omitempty"`
+	Platform string        `json:"platform"`
+	Action   Action        `json:"action"`
+	Reasons  []string      `json:"reasons"`
+	Needs    []string      `json:"needs,omitempty"` // parents that this run makes first
+	Key      key.ID        `json:"key"`
+	TrunkKey key.ID        `json:"trunkKey,omitempty"` // "" when the trunk is the parent itself
+	Digest   digest.Digest `json:"digest,omitempty"`   // of the image that is reused
+	Trunk    digest.Digest `json:"trunk,omitempty"`    // of the trunk that is appended to, where it is known
+	Unless   bool          `json:"unlessUnchanged,omitempty"`
+	Due      string        `json:"refreshDue,omitempty"` // slot that has begun since the image was made
+	Emulated bool          `json:"emulated,omitempty"`   // the engine needs an emulator on this machine
+	Estimate *Estimate     `json:"estimate,omitempty"`
+	Changes  []key.Change  `json:"changes,omitempty"` // against the last image of the unit
 }
 
 // Estimate is how long a step should take, from earlier records.
@@ -76,6 +77,7 @@ type Input struct {
 	Keys     map[string]key.Keys
 	Hits     map[string]Hit
 	Last     map[string]Last
+	Due      map[string]string // units taken from an earlier slot -> the slot that has begun since
 	Rebuild  map[string]bool   // units that are built whatever the registry holds (--no-cache)
 	Emulated map[string]bool   // platforms that this machine's engine emulates
 	Inexact  map[string]string // units whose tail only an engine can make, and why
@@ -131,6 +133,9 @@ func (m *maker) step(u *graph.Unit) Step {
 	switch {
 	case m.hit(u):
 		s.Action, s.Digest, s.Reasons = Reuse, hit.Unit, []string{"nothing changed"}
+		if due := m.in.Due[u.ID]; due != "" {
+			s.Due, s.Reasons = due, []string{"nothing changed; its refresh for slot " + due + " is due"}
+		}
 		return *s
 	case !m.needed[u.ID]:
 		s.Action, s.Reasons = Skip, []string{"nothing that was asked for needs it"}
@@ -221,6 +226,17 @@ func (p Plan) Work() int {
 	n := 0
 	for _, s := range p.Steps {
 		if s.Action != Reuse && s.Action != Skip {
+			n++
+		}
+	}
+	return n
+}
+
+// Due says how many units stand on an earlier refresh slot.
+func (p Plan) Due() int {
+	n := 0
+	for _, s := range p.Steps {
+		if s.Due != "" {
 			n++
 		}
 	}

@@ -1,0 +1,157 @@
+package strata
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/strata-build/strata/internal/plan"
+)
+
+// pretend publishes the parent's manifest under the keys that the plan at a
+// time asks for, as if an engine had built the units then.
+func (w *workshop) pretend(t *testing.T, at time.Time, units ...string) {
+	t.Helper()
+	p := w.planAt(t, at, false)
+	a := w.reg.Client.Lookup(t.Context(), w.reg.Ref("parent:1"))
+	img, err := parsePicture(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := w.reg.Ref("app:x")
+	for _, d := range append(img.manifest.Layers, img.manifest.Config) {
+		if _, err := w.reg.Client.Mount(t.Context(), w.reg.Ref("parent"), ref, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range units {
+		if _, err := w.reg.Client.PutManifest(t.Context(), ref.WithTag(p.Keys[id].Unit.ID().Tag()), a.Desc.MediaType, a.Body); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (w *workshop) planAt(t *testing.T, at time.Time, refresh bool) *Pass {
+	t.Helper()
+	c := w.config(t)
+	c.Now, c.Refresh = at, refresh
+	p, err := Prepare(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func actions(p *Pass) string {
+	var out []string
+	for _, s := range p.Plan.Steps {
+		out = append(out, s.Layer+" "+string(s.Action))
+	}
+	return strings.Join(out, ", ")
+}
+
+const refreshed = `image: HOST/app
+platforms: [linux/amd64]
+layers:
+  base:
+    dockerfile: base.Dockerfile
+    refresh: {every: week, at: "Mon 06:00"}
+    POLICY
+  ml:
+    parent: base
+    dockerfile: ml.Dockerfile
+    refresh: {every: 2d}
+  app:
+    parent: ml
+    dockerfile: app.Dockerfile
+`
+
+func newRefreshed(t *testing.T, policy string) *workshop {
+	w := newWorkshop(t, ordinary)
+	w.write(t, "strata.yaml", strings.NewReplacer("HOST", w.reg.Host, "POLICY", policy).Replace(refreshed))
+	w.write(t, "base.Dockerfile", "FROM "+w.reg.Host+"/parent:1\nRUN apt-get upgrade\n")
+	w.write(t, "ml.Dockerfile", "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nRUN pip install\n")
+	w.write(t, "app.Dockerfile", "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nCOPY src /src\n")
+	return w
+}
+
+var (
+	sunday = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	monday = time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
+)
+
+const (
+	baseID = "base/linux/amd64"
+	mlID   = "ml/linux/amd64"
+)
+
+// When a slot turns, nobody waits: the last slot's images are taken until the
+// scheduled build has made new ones.
+func TestATurnedSlotMakesNobodyWait(t *testing.T) {
+	w := newRefreshed(t, "")
+	if got := actions(w.planAt(t, sunday, false)); got != "base build, ml build, app append" {
+		t.Fatalf("at first: %s", got)
+	}
+	w.pretend(t, sunday, baseID, mlID)
+	p := w.planAt(t, monday, false)
+	if got := actions(p); got != "base reuse, ml reuse, app append" {
+		t.Errorf("on Monday morning: %s", got)
+	}
+	if s, _ := p.Plan.Step(baseID); s.Due != "2026-W48" {
+		t.Errorf("the refresh that is due is %q", s.Due)
+	}
+	scheduled := w.planAt(t, monday, true)
+	if got := actions(scheduled); got != "base build, ml build, app append" {
+		t.Errorf("the scheduled build: %s", got)
+	}
+	if scheduled.Keys[baseID].Unit.ID() == p.Keys[baseID].Unit.ID() {
+		t.Error("the new slot has the old one's key")
+	}
+	w.write(t, "base.Dockerfile", "FROM "+w.reg.Host+"/parent:1\nRUN apt-get dist-upgrade\n")
+	if s, _ := w.planAt(t, monday, false).Plan.Step(baseID); s.Action != plan.Build || s.Due != "" {
+		t.Errorf("a changed base: %s, due %q", s.Action, s.Due)
+	}
+}
+
+// A refreshed base is not taken before what stands on it is there as well.
+func TestARefreshIsTakenWhole(t *testing.T) {
+	w := newRefreshed(t, "")
+	w.pretend(t, sunday, baseID, mlID)
+	c := w.config(t)
+	c.Now, c.Refresh = monday, true
+	fresh, err := Prepare(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := w.reg.Client.Lookup(t.Context(), w.reg.Ref("parent:1"))
+	if _, err := w.reg.Client.PutManifest(t.Context(), w.reg.Ref("app:"+fresh.Keys[baseID].Unit.ID().Tag()), a.Desc.MediaType, a.Body); err != nil {
+		t.Fatal(err)
+	}
+	p := w.planAt(t, monday, false)
+	if got := actions(p); got != "base reuse, ml reuse, app append" {
+		t.Errorf("with a fresh base and an old ml: %s", got)
+	}
+	if s, _ := p.Plan.Step(baseID); s.Due == "" {
+		t.Error("the fresh base was taken without its ml")
+	}
+}
+
+func TestStaleDeny(t *testing.T) {
+	w := newRefreshed(t, "stale: deny")
+	w.pretend(t, sunday, baseID, mlID)
+	if got := actions(w.planAt(t, monday, false)); got != "base build, ml build, app append" {
+		t.Errorf("with stale: deny: %s", got)
+	}
+}
+
+func TestMaxAge(t *testing.T) {
+	w := newRefreshed(t, "max-age: 2d")
+	w.pretend(t, sunday, baseID, mlID)
+	if got := actions(w.planAt(t, monday, false)); got != "base reuse, ml reuse, app append" {
+		t.Errorf("three hours after the slot ended: %s", got)
+	}
+	thursday := monday.AddDate(0, 0, 3)
+	if got := actions(w.planAt(t, thursday, false)); got != "base build, ml build, app append" {
+		t.Errorf("three days after the slot ended: %s", got)
+	}
+}
