@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/registry"
 )
 
@@ -18,7 +19,8 @@ import (
 func (p *Pass) Image(unit string) (registry.Ref, error) {
 	d := p.answers.hits[unit].Unit
 	if d == "" {
-		return registry.Ref{}, fmt.Errorf("the registry has no image of %s as it is now", unit)
+		return registry.Ref{}, diag.Hint(fmt.Errorf("the registry has no image of %s as it is now", unit),
+			"build it first: strata build %s", unit)
 	}
 	return p.repos[unit].WithDigest(d), nil
 }

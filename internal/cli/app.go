@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -128,6 +129,11 @@ func (a *app) listen() (string, error) {
 
 // project reads the project of the folder.
 func (a *app) project() (*spec.Project, error) {
+	if info, err := os.Stat(a.dir()); err != nil {
+		return nil, fmt.Errorf("opening the folder %q: %w", a.dir(), pathCause(err))
+	} else if !info.IsDir() {
+		return nil, diag.Hint(fmt.Errorf("opening the folder %q: it is a file", a.dir()), "name a project file with -f")
+	}
 	env := map[string]string{}
 	for _, kv := range a.machine.Environ {
 		name, value, _ := strings.Cut(kv, "=")
@@ -250,6 +256,15 @@ func (a *app) argDir(args []string) []string {
 		units = append(units, arg)
 	}
 	return units
+}
+
+// pathCause gives an error about a file without the file's name.
+func pathCause(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
 }
 
 func usage(format string, args ...any) error {

@@ -62,6 +62,7 @@ Without --push, images are looked up and kept in the registry on this machine
 	fl.BoolVar(&f.noTest, "no-test", false, "move tags without running the tests of the layers")
 	fl.BoolVar(&f.force, "force", false, "move tags that the project protects, too")
 	fl.StringVar(&f.progress, "progress", "auto", "`form` of progress: auto, tty, plain, json or quiet")
+	completesFlag(cmd, "progress", "auto", "tty", "plain", "json", "quiet")
 	fl.IntVar(&f.parallel, "parallel", 2, "`number` of units built at once")
 	fl.StringVarP(&f.output, "output", "o", "", "also write the last unit as an OCI archive to this `file`")
 	fl.BoolVar(&f.load, "load", false, "also load the images into Docker on this machine")

@@ -200,6 +200,7 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	root.AddCommand(a.versionCmd(), a.referenceCmd())
+	addHelp(root)
 	addCompletion(root)
 	completesFlag(root, "color", "auto", "always", "never")
 	wrapFlags(root)

@@ -98,6 +98,30 @@ func completesFlag(cmd *cobra.Command, flag string, values ...string) {
 	}
 }
 
+// addHelp adds cobra's help command, which otherwise takes any word.
+func addHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	cmd, _, err := root.Find([]string{"help"})
+	if err != nil || cmd == root {
+		panic("internal error: there is no help command")
+	}
+	cmd.GroupID = "machine"
+	cmd.Short = "Show the help of a command"
+	cmd.Long = "Help shows what strata COMMAND --help shows."
+	cmd.Example = "  strata help plan"
+	cmd.Run = nil
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		of, rest, err := root.Find(args)
+		if err != nil {
+			return err
+		}
+		if len(rest) > 0 {
+			return noCommand(of, rest)
+		}
+		return of.Help()
+	}
+}
+
 // addCompletion adds cobra's command that writes scripts for shells, in the
 // words of the others.
 func addCompletion(root *cobra.Command) {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	strata "github.com/strata-build/strata"
+	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/record"
 	"github.com/strata-build/strata/internal/registry"
@@ -129,6 +131,7 @@ now.`,
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "text", "`form`: text, dot or svg")
+	completesFlag(cmd, "format", "text", "dot", "svg")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "write to this `file`")
 	return cmd
 }
@@ -214,7 +217,9 @@ as JSON.`,
 			}
 			if len(args) == 1 {
 				r, err := s.Get(args[0])
-				if err != nil {
+				if errors.Is(err, record.ErrNotFound) {
+					return diag.Hint(err, "`strata history` lists the runs")
+				} else if err != nil {
 					return err
 				}
 				return writeJSON(a.machine.Stdout, r)

@@ -288,7 +288,9 @@ strata store prune.`,
 				if err != nil {
 					return err
 				}
-				if err := c.Delete(cmd.Context(), ref.Mirrored()); err != nil {
+				if err := c.Delete(cmd.Context(), ref.Mirrored()); errors.Is(err, registry.ErrNotFound) {
+					return diag.Hint(err, "`strata registry ls` lists what is there")
+				} else if err != nil {
 					return err
 				}
 			}

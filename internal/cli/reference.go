@@ -64,7 +64,7 @@ func (a *app) referenceCmd() *cobra.Command {
 func documented(root *cobra.Command) []*cobra.Command {
 	var out []*cobra.Command
 	for _, c := range root.Commands() {
-		if c.Hidden || c.Name() == "help" || !c.IsAvailableCommand() {
+		if c.Hidden || !c.IsAvailableCommand() {
 			continue
 		}
 		out = append(append(out, c), documented(c)...)
