@@ -3,11 +3,13 @@ package strata
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"reflect"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/image"
 	"github.com/strata-build/strata/internal/inventory"
+	"github.com/strata-build/strata/internal/origin"
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/source"
 )
@@ -39,11 +42,13 @@ func (r *runner) appendTail(ctx context.Context, u *graph.Unit, trunk *picture, 
 	if err != nil {
 		return nil, err
 	}
-	tail, tree, err := r.tail(ctx, u, trunk)
+	from := origin.NewSet(r.pass.Config.Cache)
+	defer from.Close()
+	tail, err := r.tail(ctx, u, trunk, from)
 	if err != nil {
 		return nil, err
 	}
-	o := r.appendOptions(u, tree)
+	o := r.appendOptions(u)
 	done, err := image.Append(parent, inv, tail, o)
 	if errors.Is(err, inventory.ErrNeedFull) {
 		if inv, err = r.pass.inventoryOf(ctx, u, trunk, true); err != nil {
@@ -65,13 +70,10 @@ func (p *picture) parent(platform string) (*image.Image, error) {
 	return image.Parse(p.body, p.config)
 }
 
-func (r *runner) appendOptions(u *graph.Unit, tree *source.Tree) image.Options {
+func (r *runner) appendOptions(u *graph.Unit) image.Options {
 	o := image.Options{
 		SourceDateEpoch: r.pass.epoch(u).Unix(), Compression: r.pass.Config.Project.Compression,
 		Labels: u.Labels, DropOnBuild: u.Build.Trunk.DropOnBuild,
-	}
-	if tree != nil {
-		o.Open = tree.Open
 	}
 	if u.Build.Trunk.Empty {
 		o.Platform = platformOf(u.Platform)
@@ -80,48 +82,84 @@ func (r *runner) appendOptions(u *graph.Unit, tree *source.Tree) image.Options {
 }
 
 // tail gives the instructions of a unit's tail with the files that they take,
-// variables expanded by what the trunk's config says.
-func (r *runner) tail(ctx context.Context, u *graph.Unit, trunk *picture) ([]image.Instruction, *source.Tree, error) {
+// variables expanded by what the trunk's config says. Files of other images are
+// fetched into from.
+func (r *runner) tail(ctx context.Context, u *graph.Unit, trunk *picture, from *origin.Set) ([]image.Instruction, error) {
 	o := u.Options
 	if trunk.desc.Digest != "" {
 		c, err := trunk.dockerfileConfig()
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		o.TrunkConfig = &c
 	}
 	b, err := u.File.Analyze(o)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var out []image.Instruction
-	var tree *source.Tree
 	for _, t := range b.Trunk.Tail {
-		if t.Copy != nil {
-			return nil, nil, &image.NotExact{Line: t.Line, Reason: "it copies from a stage"}
-		}
-		in := image.Instruction{Line: t.Line, Command: t.Command, History: t.History, CmdSet: t.CmdSet}
+		in := image.Instruction{Line: t.Line, Command: t.Command, History: t.History, CmdSet: t.CmdSet, From: true}
 		for _, c := range t.Chmod {
 			in.Chmod = append(in.Chmod, image.Chmod{Mode: c.Mode, Owner: c.Owner, Recursive: c.Recursive, Paths: c.Paths})
 		}
-		for _, input := range t.Inputs {
-			from, err := r.pass.open(r.pass.contextOf(u, input.Context))
-			if err != nil {
-				return nil, nil, err
-			}
-			if tree != nil && tree != from {
-				return nil, nil, &image.NotExact{Line: t.Line, Reason: "the last instructions take files from two build contexts"}
-			}
-			tree = from
-			entries, err := r.entries(ctx, u, input, from)
-			if err != nil {
-				return nil, nil, err
-			}
-			in.Files = append(in.Files, files(entries)...)
+		if t.Copy != nil {
+			in.Files, err = r.imageFiles(ctx, u, t, from)
+		} else {
+			in.Files, err = r.contextFiles(ctx, u, t)
+		}
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, in)
 	}
-	return out, tree, nil
+	return out, from.Fetch(ctx)
+}
+
+// imageFiles gives what a COPY --from takes from an image.
+func (r *runner) imageFiles(ctx context.Context, u *graph.Unit, t dockerfile.TailCommand, from *origin.Set) ([]image.File, error) {
+	img, err := r.base(ctx, u, t.Copy.From)
+	if err != nil {
+		return nil, err
+	}
+	if img == nil {
+		return nil, &image.NotExact{Line: t.Line, Reason: t.Copy.Name + " is no image"}
+	}
+	inv, err := r.pass.inventoryOf(ctx, u, img, true)
+	if err != nil {
+		return nil, fmt.Errorf("reading what %s copies from: %w", u.ID, err)
+	}
+	o := origin.Image{Name: t.Copy.Name, Digest: img.desc.Digest, Files: inv}
+	for _, l := range img.manifest.Layers {
+		o.Layers = append(o.Layers, inventory.Layer{Blob: l.Digest, MediaType: l.MediaType, Open: func() (io.ReadCloser, error) {
+			return r.pass.Config.Client.Blob(ctx, img.ref, l)
+		}})
+	}
+	out, err := from.Take(ctx, o, t.Command)
+	if inexact := (*image.NotExact)(nil); errors.As(err, &inexact) {
+		return nil, &image.NotExact{Line: t.Line, Reason: inexact.Reason}
+	}
+	return out, err
+}
+
+// contextFiles gives what an instruction takes from build contexts.
+func (r *runner) contextFiles(ctx context.Context, u *graph.Unit, t dockerfile.TailCommand) ([]image.File, error) {
+	var out []image.File
+	for _, input := range t.Inputs {
+		tree, err := r.pass.open(r.pass.contextOf(u, input.Context))
+		if err != nil {
+			return nil, err
+		}
+		entries, err := r.entries(ctx, u, input, tree)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range origin.Files(entries) {
+			f.Open = tree.Open
+			out = append(out, f)
+		}
+	}
+	return out, nil
 }
 
 // entries gives what an input takes: as it was found when the keys were made,
@@ -133,23 +171,6 @@ func (r *runner) entries(ctx context.Context, u *graph.Unit, input dockerfile.In
 		}
 	}
 	return tree.Select(ctx, selection(input))
-}
-
-var kinds = map[source.Kind]inventory.Kind{
-	source.File: inventory.File, source.Dir: inventory.Dir, source.Symlink: inventory.Symlink,
-	source.FIFO: inventory.Fifo, source.CharDevice: inventory.Char, source.BlockDevice: inventory.Block,
-}
-
-func files(entries []source.Entry) []image.File {
-	out := make([]image.File, len(entries))
-	for i, e := range entries {
-		out[i] = image.File{
-			Path: e.Path, Kind: kinds[e.Kind], Mode: e.Mode, Size: e.Size, Digest: e.Digest, Link: e.Link,
-			Major: int64(e.Major), Minor: int64(e.Minor), HardlinkOf: e.HardlinkOf, Match: e.Match, Rel: e.Rel,
-			MatchDir: e.MatchDir, Index: e.Index, Implied: e.Implied,
-		}
-	}
-	return out
 }
 
 func inputSize(tail []image.Instruction) int64 {
@@ -170,10 +191,12 @@ const smallTail = 8 << 20
 // writeTail makes and sends the tail's blob, and publishes the image.
 func (r *runner) writeTail(ctx context.Context, u *graph.Unit, trunk *picture, done *image.Appended, size int64, m *Made) (*picture, error) {
 	pub := publication{recipe: r.pass.Keys[u.ID].Unit, trunk: trunk, whole: true}
-	var blob *image.Blob
+	print := done.Fingerprint()
+	blob := r.knownTail(u, print)
+	known := blob != nil
 	var err error
 	switch {
-	case !done.HasBlob():
+	case !done.HasBlob() || known:
 	case size <= smallTail:
 		var buf bytes.Buffer
 		blob, err = done.WriteBlob(&buf)
@@ -198,11 +221,38 @@ func (r *runner) writeTail(ctx context.Context, u *graph.Unit, trunk *picture, d
 		return last, r.adopt(ctx, u, last, pub.recipe, true)
 	}
 	if blob != nil {
+		pub.tail = tailFacts{print, blob.Descriptor, blob.DiffID}
+	}
+	if blob != nil && !known {
 		pub.layerType = blob.Descriptor.MediaType
 		m.NewBlobs++
 		m.Pushed += blob.Descriptor.Size
 	}
 	return r.publish(ctx, u, m, pub)
+}
+
+// tailFacts is what an image remembers of its tail's blob, so that the next one
+// with the same files need not read, compress and send them again.
+type tailFacts struct {
+	Fingerprint string             `json:"fingerprint"`
+	Blob        ocispec.Descriptor `json:"blob"`
+	DiffID      digest.Digest      `json:"diffID"`
+}
+
+// knownTail gives the blob of the unit's newest image if it has the fingerprint.
+func (r *runner) knownTail(u *graph.Unit, fingerprint string) *image.Blob {
+	last := r.pass.answers.lastImages[u.ID]
+	if last == nil || fingerprint == "" {
+		return nil
+	}
+	var f tailFacts
+	if json.Unmarshal([]byte(last.manifest.Annotations[annotationTail]), &f) != nil || f.Fingerprint != fingerprint {
+		return nil
+	}
+	if n := len(last.manifest.Layers); n == 0 || last.manifest.Layers[n-1].Digest != f.Blob.Digest || f.DiffID.Validate() != nil {
+		return nil
+	}
+	return &image.Blob{Descriptor: f.Blob, DiffID: f.DiffID}
 }
 
 // sameContent says whether the picture has the config and layers of a manifest.

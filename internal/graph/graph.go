@@ -171,6 +171,7 @@ func (b *builder) analyse(u *Unit) {
 	for name := range args {
 		o.ParentArgs[name] = true
 	}
+	o.CopyFrom = func(c dockerfile.CopySource) bool { return c.Stage < 0 && isImage(u, c.From, contexts) }
 	build, err := u.File.Analyze(o)
 	if err != nil {
 		b.add(u, err)
@@ -185,6 +186,15 @@ func (b *builder) analyse(u *Unit) {
 			fmt.Sprintf("start it with `ARG BASE_IMAGE` and `FROM ${BASE_IMAGE}`, or with `FROM %s`", u.Parent),
 			"layer %q has the parent %q, but this Dockerfile does not start from it", u.Layer, u.Parent)
 	}
+}
+
+// isImage says whether a COPY --from takes from an image that a registry holds:
+// one of a unit, or one from elsewhere.
+func isImage(u *Unit, f dockerfile.From, contexts map[string]string) bool {
+	if f.Context != "" {
+		return contexts[f.Context] != "" || strings.HasPrefix(u.Contexts[f.Context], "docker-image://")
+	}
+	return f.Image != ""
 }
 
 func (b *builder) add(u *Unit, err error) {

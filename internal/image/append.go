@@ -19,7 +19,8 @@ type Instruction struct {
 	Command instructions.Command
 	History string // what BuildKit records as created_by; "" leaves no entry
 	CmdSet  bool   // of ENTRYPOINT: a CMD stands before it in its stage, and is kept
-	Files   []File // what a COPY or ADD takes from the build context
+	Files   []File // what a COPY or ADD takes
+	From    bool   // of COPY --from: Files says what it takes
 	Chmod   []Chmod
 }
 
@@ -34,7 +35,7 @@ type Chmod struct {
 // Options say how to append. The zero value makes gzip blobs with times at the
 // start of 1970.
 type Options struct {
-	Open            Opener            // the build context; may be nil when no instruction takes files
+	Open            Opener            // of files that have none of their own; may be nil when there are none
 	SourceDateEpoch int64             // seconds: time of files, history and config
 	Compression     string            // "gzip" (default) or "zstd"
 	MaxLayers       int               // default 127, what overlayfs and Docker bear
@@ -171,8 +172,8 @@ func (a *appender) filesystem(in Instruction) (bool, error) {
 	case *instructions.WorkdirCommand:
 		return a.workdir(i.Path)
 	case *instructions.CopyCommand:
-		if i.From != "" {
-			return false, inexact("COPY --from takes files that are not in the build context")
+		if i.From != "" && !in.From {
+			return false, inexact("COPY --from takes files of which nothing is known")
 		}
 		return true, a.copy(in, i.SourcesAndDest, i.Chown, i.Chmod, i.Link, false)
 	case *instructions.AddCommand:
@@ -232,8 +233,10 @@ func (a *appender) copy(in Instruction, sd instructions.SourcesAndDest, chown, c
 		}
 		c.owner = own
 	}
-	if len(in.Files) > 0 && c.open == nil {
-		return errors.New("no build context was given")
+	for _, f := range in.Files {
+		if c.open == nil && f.Open == nil && f.Kind == inventory.File {
+			return fmt.Errorf("there is nothing to open %q with", f.Path)
+		}
 	}
 	if err := c.files(in.Files); err != nil {
 		return err

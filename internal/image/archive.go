@@ -39,7 +39,7 @@ func (m *member) want() digest.Digest { return "" }
 // tryUnpack unpacks a file when it is an archive in the eyes of Docker: its
 // first bytes name a compression or none, and a tar header follows.
 func (c *copying) tryUnpack(f File) (bool, error) {
-	a := &archive{file: contextFile{open_: c.open, path: f.Path, digest: f.Digest}}
+	a := &archive{file: *c.content(f)}
 	r, closeAll, err := a.reader()
 	if err != nil || r == nil {
 		return false, err

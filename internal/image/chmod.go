@@ -113,6 +113,9 @@ func (a *appender) change(c Chmod, p string, n *node) error {
 	if n.mode&0o6000 != 0 {
 		return inexact("RUN changes %q, which has the setuid or setgid bit", "/"+p)
 	}
+	if c.Owner != "" && n.capability != "" {
+		return inexact("RUN changes the owner of %q, which has capabilities", "/"+p)
+	}
 	if c.Owner != "" {
 		return a.chown(c.Owner, n)
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Opener opens a file of the build context.
+// Opener opens a file by its Path.
 type Opener func(path string) (io.ReadCloser, error)
 
 // content is where the bytes of a new file come from.
@@ -16,7 +16,7 @@ type content interface {
 	want() digest.Digest // what they must be; "" when not known
 }
 
-// contextFile is a file of the build context.
+// contextFile is a file of a build context or an image.
 type contextFile struct {
 	open_  Opener
 	path   string

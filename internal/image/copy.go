@@ -14,16 +14,19 @@ import (
 	"github.com/strata-build/strata/internal/inventory"
 )
 
-// File is one file that a COPY or ADD takes from the build context, as package
-// source selects them: with the pattern's match that it belongs to.
+// File is one file that a COPY or ADD takes from a build context or an image, as
+// package source selects them: with the pattern's match that it belongs to.
 type File struct {
-	Path         string // in the context; what Files.Open is asked for
+	Path         string // in the context; what the opener is asked for
+	Open         Opener // nil: that of the options
 	Kind         inventory.Kind
 	Mode         uint32 // permission bits and 04000, 02000, 01000
 	Size         int64
 	Digest       digest.Digest // of the content; verified while it is read
 	Link         string
 	Major, Minor int64
+	UID, GID     int    // what it keeps without --chown; 0 in a build context
+	Capability   string // security.capability of an image's file
 	HardlinkOf   string // Path of the first file of the same match with the same inode
 	Match        string // the path that the pattern matched
 	Rel          string // below Match; "" for the match itself
@@ -36,7 +39,7 @@ type File struct {
 // BuildKit copies with.
 type copying struct {
 	tree   *tree
-	owner  *owner // nil leaves files to root
+	owner  *owner // nil: new directories are root's, files keep theirs
 	mode   *uint32
 	modes  *mode.Set
 	dest   string // absolute; a trailing slash or "/." counts
@@ -185,11 +188,12 @@ func (c *copying) entry(target string, f File) error {
 	}
 	n := &node{
 		kind: f.Kind, mode: c.apply(f.Mode, f.Kind), link: f.Link, major: f.Major, minor: f.Minor, size: f.Size, fresh: true,
+		capability: f.Capability,
 	}
-	c.own(n)
+	c.own(n, f)
 	switch f.Kind {
 	case inventory.File:
-		n.content = &contextFile{open_: c.open, path: f.Path, digest: f.Digest}
+		n.content = c.content(f)
 		c.links[f.Path] = n
 	case inventory.Symlink:
 		n.mode = 0o777
@@ -197,6 +201,15 @@ func (c *copying) entry(target string, f File) error {
 	c.tree.remove(target)
 	c.tree.put(target, n)
 	return nil
+}
+
+// content gives what a file's bytes are read from.
+func (c *copying) content(f File) *contextFile {
+	open := c.open
+	if f.Open != nil {
+		open = f.Open
+	}
+	return &contextFile{open_: open, path: f.Path, digest: f.Digest}
 }
 
 // dir makes a directory below the destination, or gives one that is there the
@@ -213,13 +226,14 @@ func (c *copying) dir(target string, old *node, f File) error {
 		return nil
 	}
 	old.mode = c.apply(f.Mode, inventory.Dir)
-	c.own(old)
+	c.own(old, f)
 	c.tree.put(target, old)
 	return nil
 }
 
-func (c *copying) own(n *node) {
-	n.uid, n.gid = 0, 0
+// own gives a copy its owner: that of --chown, or the source's.
+func (c *copying) own(n *node, f File) {
+	n.uid, n.gid = f.UID, f.GID
 	if c.owner != nil {
 		n.uid, n.gid = c.owner.uid, c.owner.gid
 	}
@@ -246,7 +260,7 @@ func (c *copying) text(name, data string) error {
 		return inexact("a file can't replace the directory %q", "/"+target)
 	}
 	n := &node{kind: inventory.File, mode: c.apply(0o644, inventory.File), size: int64(len(data)), content: literal(data), fresh: true}
-	c.own(n)
+	c.own(n, File{})
 	c.tree.remove(target)
 	c.tree.put(target, n)
 	return nil

@@ -43,14 +43,18 @@ func appendCase(t *testing.T, c *corpus.Case, o image.Options) (*made, error) {
 	if m.base, err = c.Base(t.Context(), "amd64"); err != nil {
 		t.Fatal(err)
 	}
-	trunk, tail, open, err := c.Tail(t.Context(), m.base, dir)
+	images, err := c.Images(t.Context(), "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trunk, tail, err := c.Tail(t.Context(), m.base, images, dir)
 	if err != nil {
 		return nil, &image.NotExact{Reason: err.Error()}
 	}
 	if !trunk.Empty {
 		return nil, &image.NotExact{Reason: "the Dockerfile has a trunk"}
 	}
-	o.Open, o.DropOnBuild = open, trunk.DropOnBuild
+	o.DropOnBuild = trunk.DropOnBuild
 	if m.plan, err = image.Append(m.base.Image, m.base.Inventory, tail, o); err != nil {
 		return nil, err
 	}

@@ -2,19 +2,23 @@
 
 // Package differential builds every case of the corpus twice, by appending and
 // by BuildKit, and compares the images: every path's kind, mode, owner, size,
-// content, link and device, and the config. It needs root.
+// content, link and device, what is hard-linked, and the config. It needs root.
 package differential
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -107,13 +111,13 @@ func (b *bench) repo(t *testing.T, name string) registry.Ref {
 	return r
 }
 
-// push puts a base into the registry.
-func (b *bench) push(t *testing.T, base *corpus.Base) {
+// push puts an image into the registry.
+func (b *bench) push(t *testing.T, name string, base *corpus.Base) {
 	t.Helper()
 	if base.Blobs == nil { // scratch
 		return
 	}
-	repo := b.repo(t, "base")
+	repo := b.repo(t, name)
 	for _, data := range base.Blobs {
 		if _, err := b.client.PushBytes(t.Context(), repo, "application/octet-stream", data); err != nil {
 			t.Fatal(err)
@@ -126,20 +130,26 @@ func (b *bench) push(t *testing.T, base *corpus.Base) {
 }
 
 // build lets the engine build a case.
-func (b *bench) build(ctx context.Context, c *corpus.Case, base *corpus.Base, dir string) (build.Result, error) {
+func (b *bench) build(ctx context.Context, c *corpus.Case, base *corpus.Base, images map[string]*corpus.Base, dir string) (build.Result, error) {
 	j := build.Job{
 		Unit: c.Name, Dockerfile: []byte(c.Dockerfile), Name: "Dockerfile", ContextDir: dir,
 		Platform: "linux/" + runtime.GOARCH, SourceDateEpoch: epoch,
 		Repository: buildkit.RegistryHost + "/out", Contexts: map[string]string{},
 	}
+	use := func(name string, i *corpus.Base) {
+		j.Contexts[name] = fmt.Sprintf("docker-image://%s/%s@%s", buildkit.RegistryHost, name, i.Image.Descriptor.Digest)
+	}
 	if base.Blobs != nil {
-		j.Contexts["base"] = fmt.Sprintf("docker-image://%s/base@%s", buildkit.RegistryHost, base.Image.Descriptor.Digest)
+		use("base", base)
+	}
+	for name, i := range images {
+		use(name, i)
 	}
 	return b.engine.Build(ctx, j, event.Discard)
 }
 
 // unpack gives the tree of what the engine has built.
-func (b *bench) unpack(t *testing.T, r build.Result) (*image.Image, *inventory.Inventory) {
+func (b *bench) unpack(t *testing.T, r build.Result) (*image.Image, *inventory.Inventory, map[digest.Digest][]byte) {
 	t.Helper()
 	img, err := image.Parse(r.Body, r.Config)
 	if err != nil {
@@ -157,26 +167,26 @@ func (b *bench) unpack(t *testing.T, r build.Result) (*image.Image, *inventory.I
 	if err != nil {
 		t.Fatal(err)
 	}
-	return img, tree
+	return img, tree, blobs
 }
 
 // appended makes a case by appending and gives the tree of the result, made
 // from its blobs.
-func appended(t *testing.T, c *corpus.Case, base *corpus.Base, dir string) (*image.Image, *inventory.Inventory, error) {
+func appended(t *testing.T, c *corpus.Case, base *corpus.Base, images map[string]*corpus.Base, dir string) (*image.Image, *inventory.Inventory, map[digest.Digest][]byte, error) {
 	t.Helper()
-	trunk, tail, open, err := c.Tail(t.Context(), base, dir)
+	trunk, tail, err := c.Tail(t.Context(), base, images, dir)
 	if err != nil {
-		return nil, nil, &image.NotExact{Reason: err.Error()}
+		return nil, nil, nil, &image.NotExact{Reason: err.Error()}
 	}
 	if !trunk.Empty {
-		return nil, nil, &image.NotExact{Reason: "the Dockerfile has a trunk"}
+		return nil, nil, nil, &image.NotExact{Reason: "the Dockerfile has a trunk"}
 	}
 	a, err := image.Append(base.Image, base.Inventory.Small(), tail, image.Options{
-		Open: open, SourceDateEpoch: epoch, DropOnBuild: trunk.DropOnBuild,
+		SourceDateEpoch: epoch, DropOnBuild: trunk.DropOnBuild,
 		Platform: &ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	var blob *image.Blob
 	blobs := map[digest.Digest][]byte{}
@@ -198,7 +208,7 @@ func appended(t *testing.T, c *corpus.Case, base *corpus.Base, dir string) (*ima
 	if err != nil {
 		t.Fatal(err)
 	}
-	return img, tree, nil
+	return img, tree, blobs, nil
 }
 
 func TestAppendIsWhatBuildKitMakes(t *testing.T) {
@@ -217,9 +227,16 @@ func TestAppendIsWhatBuildKitMakes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b.push(t, base)
-			res, buildErr := b.build(t.Context(), &c, base, dir)
-			img, tree, err := appended(t, &c, base, dir)
+			images, err := c.Images(t.Context(), runtime.GOARCH)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.push(t, "base", base)
+			for name, i := range images {
+				b.push(t, name, i)
+			}
+			res, buildErr := b.build(t.Context(), &c, base, images, dir)
+			img, tree, blobs, err := appended(t, &c, base, images, dir)
 			if notExact := (*image.NotExact)(nil); c.Fails || c.Inexact {
 				if (buildErr != nil) != c.Fails {
 					t.Errorf("BuildKit's error: %v, want one: %v", buildErr, c.Fails)
@@ -232,11 +249,49 @@ func TestAppendIsWhatBuildKitMakes(t *testing.T) {
 			if buildErr != nil || err != nil {
 				t.Fatalf("BuildKit: %v\nappend: %v", buildErr, err)
 			}
-			want, wantTree := b.unpack(t, res)
+			want, wantTree, wantBlobs := b.unpack(t, res)
 			compareTrees(t, wantTree, tree)
+			compareLinks(t, want, img, wantBlobs, blobs)
 			compareConfigs(t, want, img)
 		})
 	}
+}
+
+// compareLinks compares which paths are one file.
+func compareLinks(t *testing.T, want, got *image.Image, wantBlobs, gotBlobs map[digest.Digest][]byte) {
+	t.Helper()
+	if d := cmp.Diff(linked(t, want, wantBlobs), linked(t, got, gotBlobs)); d != "" {
+		t.Errorf("hard links (-BuildKit +append):\n%s", d)
+	}
+}
+
+// linked gives, for every path that shares its file with others, the first of
+// them. A layer that names a path again makes a new file of it.
+func linked(t *testing.T, img *image.Image, blobs map[digest.Digest][]byte) map[string]string {
+	t.Helper()
+	inode := map[string]string{} // layer and name of the file behind a path
+	for i, l := range img.Manifest.Layers {
+		err := corpus.Entries(blobs[l.Digest], func(hdr *tar.Header) {
+			p := path.Clean(hdr.Name)
+			if hdr.Typeflag == tar.TypeLink {
+				inode[p] = inode[path.Clean(hdr.Linkname)]
+			} else {
+				inode[p] = fmt.Sprint(i, p)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, out := map[string]string{}, map[string]string{}
+	for _, p := range slices.Sorted(maps.Keys(inode)) {
+		if q, ok := first[inode[p]]; ok {
+			out[p], out[q] = q, q
+		} else {
+			first[inode[p]] = p
+		}
+	}
+	return out
 }
 
 func compareTrees(t *testing.T, want, got *inventory.Inventory) {

@@ -9,6 +9,7 @@
 //	-- base --            the base's files, a listing
 //	-- config --          the base's "config" object, JSON; optional
 //	-- context --         the context's files, a listing
+//	-- image:NAME --      an image for COPY --from=NAME, a listing; a section more is a layer more
 //	-- archive:x.tar.gz --     an archive in the context, a listing
 //	-- base64:x.tar.bz2 --     a file in the context, base64
 //	-- Dockerfile:name -- one case; its FROM names "base" or scratch
@@ -16,7 +17,7 @@
 // A listing has one file a line:
 //
 //	dir   MODE UID:GID PATH
-//	file  MODE UID:GID PATH ["CONTENT"] [cap=HEX]
+//	file  MODE UID:GID PATH ["CONTENT"] [cap=HEX] [xattr=NAME]
 //	link  PATH TARGET
 //	hard  PATH TARGET
 //	fifo  MODE UID:GID PATH
@@ -48,6 +49,7 @@ type Case struct {
 	Fails      bool   // BuildKit refuses it: "# fails" in the Dockerfile; append must be inexact
 
 	base, context []item
+	images        map[string][][]item // layers
 	archives      []archive
 }
 
@@ -59,6 +61,7 @@ type item struct {
 	path         string
 	text         string // content, or target
 	capability   string
+	xattr        string // name of an attribute with the value "x"
 	major, minor int64
 	count        int
 }
@@ -91,7 +94,7 @@ func Load() ([]Case, error) {
 }
 
 func parse(file string, a *txtar.Archive) ([]Case, error) {
-	common := Case{BaseConfig: "{}"}
+	common := Case{BaseConfig: "{}", images: map[string][][]item{}}
 	var out []Case
 	for _, f := range a.Files {
 		kind, name, _ := strings.Cut(f.Name, ":")
@@ -102,6 +105,10 @@ func parse(file string, a *txtar.Archive) ([]Case, error) {
 			common.base, err = listing(text)
 		case "context":
 			common.context, err = listing(text)
+		case "image":
+			var layer []item
+			layer, err = listing(text)
+			common.images[name] = append(common.images[name], layer)
 		case "config":
 			common.BaseConfig = text
 		case "archive":
@@ -125,7 +132,7 @@ func parse(file string, a *txtar.Archive) ([]Case, error) {
 		}
 	}
 	for i := range out {
-		out[i].BaseConfig, out[i].context, out[i].archives = common.BaseConfig, common.context, common.archives
+		out[i].BaseConfig, out[i].context, out[i].archives, out[i].images = common.BaseConfig, common.context, common.archives, common.images
 		if !strings.Contains(out[i].Dockerfile, "FROM scratch\n") {
 			out[i].base = common.base
 		}
@@ -201,6 +208,8 @@ func parseItem(w []string) (item, error) {
 	for _, extra := range w[want:] {
 		if hex, ok := strings.CutPrefix(extra, "cap="); ok {
 			it.capability = hex
+		} else if name, ok := strings.CutPrefix(extra, "xattr="); ok {
+			it.xattr = name
 		} else {
 			it.text = extra
 		}

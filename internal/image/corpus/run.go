@@ -1,6 +1,7 @@
 package corpus
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -15,6 +16,7 @@ import (
 	"github.com/strata-build/strata/internal/dockerfile"
 	"github.com/strata-build/strata/internal/image"
 	"github.com/strata-build/strata/internal/inventory"
+	"github.com/strata-build/strata/internal/origin"
 	"github.com/strata-build/strata/internal/source"
 )
 
@@ -28,45 +30,68 @@ type Base struct {
 // Base makes the base image for linux on the given architecture. A case without
 // base files stands on scratch.
 func (c *Case) Base(ctx context.Context, arch string) (*Base, error) {
-	layer, err := c.BaseLayer()
-	if err != nil {
-		return nil, err
-	}
-	if layer == nil {
+	if len(c.base) == 0 {
 		img := image.Scratch(ocispec.Platform{OS: "linux", Architecture: arch})
 		return &Base{Image: img, Inventory: inventory.Empty()}, nil
 	}
-	var packed bytes.Buffer
-	z := gzip.NewWriter(&packed)
-	if _, err := z.Write(layer); err != nil {
-		return nil, err
-	}
-	if err := z.Close(); err != nil {
-		return nil, err
-	}
-	config, err := json.Marshal(map[string]any{
-		"architecture": arch, "os": "linux", "config": json.RawMessage(c.BaseConfig), "created": "2020-01-01T00:00:00Z",
-		"rootfs":  ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer)}},
-		"history": []map[string]any{{"created": "2020-01-01T00:00:00Z", "created_by": "corpus"}},
-	})
+	b, err := makeImage(ctx, arch, c.BaseConfig, c.base)
 	if err != nil {
-		return nil, fmt.Errorf("writing the base of %s: %w", c.Name, err)
+		return nil, fmt.Errorf("making the base of %s: %w", c.Name, err)
 	}
+	return b, nil
+}
+
+// Images makes the images that the case may copy from, by name.
+func (c *Case) Images(ctx context.Context, arch string) (map[string]*Base, error) {
+	out := map[string]*Base{}
+	for name, layers := range c.images {
+		var err error
+		if out[name], err = makeImage(ctx, arch, "{}", layers...); err != nil {
+			return nil, fmt.Errorf("making the image %s of %s: %w", name, c.Name, err)
+		}
+	}
+	return out, nil
+}
+
+func makeImage(ctx context.Context, arch, config string, layers ...[]item) (*Base, error) {
 	b := &Base{Blobs: map[digest.Digest][]byte{}}
 	add := func(mediaType string, data []byte) ocispec.Descriptor {
 		d := digest.FromBytes(data)
 		b.Blobs[d] = data
 		return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
 	}
-	manifest, err := json.Marshal(ocispec.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		Config: add(ocispec.MediaTypeImageConfig, config),
-		Layers: []ocispec.Descriptor{add(ocispec.MediaTypeImageLayerGzip, packed.Bytes())},
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	var ids []digest.Digest
+	var history []map[string]any
+	for _, items := range layers {
+		var plain, packed bytes.Buffer
+		if err := writeTar(&plain, linked(items)); err != nil {
+			return nil, err
+		}
+		z := gzip.NewWriter(&packed)
+		if _, err := z.Write(plain.Bytes()); err != nil {
+			return nil, err
+		}
+		if err := z.Close(); err != nil {
+			return nil, err
+		}
+		m.Layers = append(m.Layers, add(ocispec.MediaTypeImageLayerGzip, packed.Bytes()))
+		ids = append(ids, digest.FromBytes(plain.Bytes()))
+		history = append(history, map[string]any{"created": "2020-01-01T00:00:00Z", "created_by": "corpus"})
+	}
+	text, err := json.Marshal(map[string]any{
+		"architecture": arch, "os": "linux", "config": json.RawMessage(config), "created": "2020-01-01T00:00:00Z",
+		"rootfs": ocispec.RootFS{Type: "layers", DiffIDs: ids}, "history": history,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("writing the base of %s: %w", c.Name, err)
+		return nil, err
 	}
-	if b.Image, err = image.Parse(manifest, config); err != nil {
+	m.Config = add(ocispec.MediaTypeImageConfig, text)
+	body, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	if b.Image, err = image.Parse(body, text); err != nil {
 		return nil, err
 	}
 	b.Inventory, err = Unpack(ctx, b.Image, func(d digest.Digest) []byte { return b.Blobs[d] })
@@ -84,72 +109,98 @@ func Unpack(ctx context.Context, img *image.Image, blob func(digest.Digest) []by
 	return inventory.FromLayers(ctx, nil, layers)
 }
 
+// Entries tells of every entry of a gzip-compressed layer.
+func Entries(layer []byte, tell func(*tar.Header)) error {
+	z, err := gzip.NewReader(bytes.NewReader(layer))
+	if err != nil {
+		return err
+	}
+	tr := tar.NewReader(z)
+	for {
+		hdr, err := tr.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		tell(hdr)
+	}
+}
+
 // Tail reads the case's Dockerfile over its base and gives the instructions of
-// its tail with the files that they take from the context in dir, and what
-// opens those files. A case whose Dockerfile has a trunk gives none.
-func (c *Case) Tail(ctx context.Context, b *Base, dir string) (*dockerfile.Trunk, []image.Instruction, image.Opener, error) {
+// its tail with the files that they take from the context in dir and from
+// images. A case whose Dockerfile has a trunk gives none.
+func (c *Case) Tail(ctx context.Context, b *Base, images map[string]*Base, dir string) (*dockerfile.Trunk, []image.Instruction, error) {
 	file, err := dockerfile.Parse("Dockerfile", []byte(c.Dockerfile))
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	var cfg struct {
 		Config dockerfile.Config `json:"config"`
 	}
 	if err := json.Unmarshal(b.Image.Config, &cfg); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	p, err := b.Image.Platform()
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	build, err := file.Analyze(dockerfile.Options{Platform: p.OS + "/" + p.Architecture, TrunkConfig: &cfg.Config})
+	build, err := file.Analyze(dockerfile.Options{
+		Platform: p.OS + "/" + p.Architecture, TrunkConfig: &cfg.Config,
+		CopyFrom: func(c dockerfile.CopySource) bool { return images[c.From.Image] != nil },
+	})
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
+	}
+	if !build.Trunk.Empty {
+		return build.Trunk, nil, nil
 	}
 	tree, err := source.Open(dir, source.Options{})
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	if !build.Trunk.Empty {
-		return build.Trunk, nil, tree.Open, nil
-	}
+	set := origin.NewSet(dir) // a corpus is small: there is never a file to close
 	var out []image.Instruction
 	for _, t := range build.Trunk.Tail {
-		in, err := instruction(ctx, t, tree)
+		in, err := instruction(ctx, t, tree, set, images)
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, nil, err
 		}
 		out = append(out, in)
 	}
-	return build.Trunk, out, tree.Open, nil
+	return build.Trunk, out, set.Fetch(ctx)
 }
 
-func instruction(ctx context.Context, t dockerfile.TailCommand, tree *source.Tree) (image.Instruction, error) {
-	in := image.Instruction{Line: t.Line, Command: t.Command, History: t.History, CmdSet: t.CmdSet}
+func instruction(ctx context.Context, t dockerfile.TailCommand, tree *source.Tree, set *origin.Set, images map[string]*Base) (image.Instruction, error) {
+	in := image.Instruction{Line: t.Line, Command: t.Command, History: t.History, CmdSet: t.CmdSet, From: t.Copy != nil}
 	for _, c := range t.Chmod {
 		in.Chmod = append(in.Chmod, image.Chmod(c))
+	}
+	if t.Copy != nil {
+		files, err := set.Take(ctx, images[t.Copy.From.Image].origin(t.Copy.Name), t.Command)
+		in.Files = files
+		return in, err
 	}
 	for _, i := range t.Inputs {
 		entries, err := tree.Select(ctx, source.Selection{Patterns: i.Patterns, Excludes: i.Excludes, Parents: i.Parents})
 		if err != nil {
 			return in, err
 		}
-		for _, e := range entries {
-			in.Files = append(in.Files, fileOf(e))
+		for _, f := range origin.Files(entries) {
+			f.Open = tree.Open
+			in.Files = append(in.Files, f)
 		}
 	}
 	return in, nil
 }
 
-var kinds = map[source.Kind]inventory.Kind{
-	source.File: inventory.File, source.Dir: inventory.Dir, source.Symlink: inventory.Symlink,
-	source.FIFO: inventory.Fifo, source.CharDevice: inventory.Char, source.BlockDevice: inventory.Block,
-}
-
-func fileOf(e source.Entry) image.File {
-	return image.File{
-		Path: e.Path, Kind: kinds[e.Kind], Mode: e.Mode, Size: e.Size, Digest: e.Digest, Link: e.Link,
-		Major: int64(e.Major), Minor: int64(e.Minor), HardlinkOf: e.HardlinkOf,
-		Match: e.Match, Rel: e.Rel, MatchDir: e.MatchDir, Index: e.Index, Implied: e.Implied,
+func (b *Base) origin(name string) origin.Image {
+	o := origin.Image{Name: name, Digest: b.Image.Descriptor.Digest, Files: b.Inventory}
+	for _, l := range b.Image.Manifest.Layers {
+		o.Layers = append(o.Layers, inventory.Layer{Blob: l.Digest, MediaType: l.MediaType, Open: func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(b.Blobs[l.Digest])), nil
+		}})
 	}
+	return o
 }

@@ -3,12 +3,14 @@ package corpus
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -16,17 +18,18 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// BaseLayer gives the base's files as an uncompressed layer; nil when the case
-// has none.
-func (c *Case) BaseLayer() ([]byte, error) {
-	if len(c.base) == 0 {
-		return nil, nil
+// linked gives the lines with mode and owner of hard links as a layer's headers
+// have them: those of the target. Archives in a context leave them out.
+func linked(items []item) []item {
+	out, inodes := slices.Clone(items), map[string]item{}
+	for i, it := range out {
+		if it.kind == "hard" {
+			first := inodes[it.text]
+			out[i].mode, out[i].uid, out[i].gid = first.mode, first.uid, first.gid
+		}
+		inodes[it.path] = out[i]
 	}
-	var b bytes.Buffer
-	if err := writeTar(&b, c.base); err != nil {
-		return nil, fmt.Errorf("writing the base of %s: %w", c.Name, err)
-	}
-	return b.Bytes(), nil
+	return out
 }
 
 // expand gives the lines with "many" written out.
@@ -61,7 +64,7 @@ func writeTar(w io.Writer, items []item) error {
 		case "link":
 			hdr.Typeflag, hdr.Linkname, hdr.Mode = tar.TypeSymlink, it.text, 0o777
 		case "hard":
-			hdr.Typeflag, hdr.Linkname, hdr.Mode = tar.TypeLink, strings.TrimPrefix(it.text, "/"), 0o644
+			hdr.Typeflag, hdr.Linkname, hdr.Mode = tar.TypeLink, strings.TrimPrefix(it.text, "/"), int64(cmp.Or(it.mode, 0o644))
 		case "fifo":
 			hdr.Typeflag = tar.TypeFifo
 		case "char":
@@ -73,6 +76,9 @@ func writeTar(w io.Writer, items []item) error {
 				return err
 			}
 			hdr.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": string(raw)}
+		}
+		if it.xattr != "" {
+			hdr.PAXRecords = map[string]string{"SCHILY.xattr." + it.xattr: "x"}
 		}
 		if err := tw.WriteHeader(hdr); err != nil {
 			return err
