@@ -7,31 +7,28 @@ import (
 )
 
 // volatile lists what a build writes differently each time without meaning
-// anything by it: logs, caches, files that hold a time. A pattern that ends in a
-// slash means everything below; others are matched by [path.Match].
+// anything by it: logs, indexes of the day, files that hold a time. Folders that
+// a program may keep its data in, such as /tmp and /root/.cache, are not here. A
+// pattern that ends in a slash means everything below; others are matched by
+// [path.Match].
 var volatile = []string{
-	"tmp/",
-	"run/",
-	"root/.cache/",
-	"root/.npm/",
+	"root/.npm/_logs/",
 	"var/log/", // apt, dpkg, alternatives: lines with times
-	"var/tmp/",
 	"var/cache/apt/",
-	"var/cache/apk/",
-	"var/cache/yum/",
-	"var/cache/dnf/",
-	"var/cache/ldconfig/aux-cache", // inode numbers and times
 	"var/cache/debconf/*-old",
-	"var/lib/apt/lists/", // the index of the day; what was installed is elsewhere
+	"var/cache/ldconfig/aux-cache", // inode numbers and times
+	"var/lib/apt/lists/",           // the index of the day; what was installed is elsewhere
 	"var/lib/dpkg/*-old",
-	"var/lib/systemd/catalog/database",
-	"var/lib/systemd/random-seed",
 	"etc/.pwd.lock",
 }
 
 // Volatile says whether a path, relative to the root, is one whose content does
 // not tell two images apart.
 func Volatile(p string) bool {
+	// Compiled Python holds the time of its source, which is compared itself.
+	if strings.HasSuffix(p, ".pyc") && path.Base(path.Dir(p)) == "__pycache__" {
+		return true
+	}
 	for _, v := range volatile {
 		if strings.HasSuffix(v, "/") && strings.HasPrefix(p, v) {
 			return true
