@@ -133,7 +133,7 @@ func recipe(in Input, parent func(Parent) string, trunk bool) Recipe {
 		r.addMap(labelLabel, in.Labels)
 	}
 	r.addFiles(in, trunk)
-	return r
+	return r.sealed()
 }
 
 // addFiles writes each file once, however many instructions take it: which one

@@ -48,11 +48,12 @@ func (c Change) String() string {
 // Diff gives the differences from old to new: line by line for what has a name
 // (a file, an argument, a parent), in order for instructions.
 func Diff(old, new Recipe) []Change {
-	was, is := index(old), index(new)
+	was, oldIDs := index(old)
+	is, newIDs := index(new)
 	var out []Change
-	seen := map[string]bool{}
-	for _, l := range new.lines {
-		id := identity(l)
+	seen := make(map[string]bool, len(is))
+	for i, l := range new.lines {
+		id := newIDs[i]
 		if seen[id] {
 			continue
 		}
@@ -65,9 +66,8 @@ func Diff(old, new Recipe) []Change {
 			out = append(out, change(kind, l, was[id], is[id]))
 		}
 	}
-	for _, l := range old.lines {
-		id := identity(l)
-		if !seen[id] {
+	for i, l := range old.lines {
+		if id := oldIDs[i]; !seen[id] {
 			seen[id] = true
 			out = append(out, change(Removed, l, was[id], nil))
 		}
@@ -107,23 +107,24 @@ func pairInstructions(changes []Change) []Change {
 	return append(out, gone...)
 }
 
-// index groups the lines by what they are about.
-func index(r Recipe) map[string][]string {
-	m := map[string][]string{}
-	for _, l := range r.lines {
-		id := identity(l)
-		m[id] = append(m[id], l.String())
+// index groups the lines by what they are about, and gives that for each line.
+func index(r Recipe) (lines map[string][]string, ids []string) {
+	lines, ids = make(map[string][]string, len(r.lines)), make([]string, len(r.lines))
+	for i, l := range r.lines {
+		text := l.String()
+		id := identity(l, text)
+		ids[i], lines[id] = id, append(lines[id], text)
 	}
-	return m
+	return lines, ids
 }
 
-// identity names what a line is about, without its value.
-func identity(l Line) string {
-	n := len(l.Fields)
-	if k, ok := namedBy[l.Label]; ok && k < n {
-		n = k
+// identity names what a line is about: the part of its text without its value.
+func identity(l Line, text string) string {
+	k, ok := namedBy[l.Label]
+	if !ok || k >= len(l.Fields) {
+		return text
 	}
-	return Line{Label: l.Label, Fields: l.Fields[:n]}.String()
+	return text[:len(Line{Label: l.Label, Fields: l.Fields[:k]}.String())]
 }
 
 // what gives the name of a line's input as a user calls it.

@@ -47,6 +47,7 @@ func (id ContentID) Tag() string { return "strata-c-" + string(id) }
 // immutable; the zero value is no recipe.
 type Recipe struct {
 	lines []Line
+	id    string // hash of the text; "" while lines are still added
 }
 
 // Line is one line of a recipe: a label that says what kind of input it is, and
@@ -59,6 +60,11 @@ type Line struct {
 // String gives the line as it stands in the text.
 func (l Line) String() string {
 	var b strings.Builder
+	n := len(l.Label)
+	for _, f := range l.Fields {
+		n += 1 + len(f)
+	}
+	b.Grow(n)
 	b.WriteString(l.Label)
 	for _, f := range l.Fields {
 		b.WriteByte(' ')
@@ -88,8 +94,22 @@ func (r Recipe) Text() []byte {
 func (r Recipe) ID() ID { return ID(r.sum()) }
 
 func (r Recipe) sum() string {
-	s := sha256.Sum256(r.Text())
+	if r.id != "" {
+		return r.id
+	}
+	return hash(r.Text())
+}
+
+func hash(text []byte) string {
+	s := sha256.Sum256(text)
 	return hex.EncodeToString(s[:])
+}
+
+// sealed gives the recipe with its hash, which is asked for often. No line is
+// added any more.
+func (r Recipe) sealed() Recipe {
+	r.id = hash(r.Text())
+	return r
 }
 
 // ParseRecipe reads a recipe's text back. It refuses a text that no recipe
@@ -112,6 +132,7 @@ func ParseRecipe(text []byte) (Recipe, error) {
 		r.lines = append(r.lines, l)
 		rest = tail
 	}
+	r.id = hash(text) // what it gives back, since each line is in normal form
 	return r, nil
 }
 
@@ -166,13 +187,16 @@ func plain(s string) bool {
 		return false
 	}
 	for i := range len(s) {
-		c := s[i]
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
-		case strings.IndexByte("_./:@=+,-*", c) >= 0:
-		default:
+		if !harmless[s[i]] {
 			return false
 		}
 	}
 	return true
 }
+
+var harmless = func() (is [256]bool) {
+	for _, c := range []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:@=+,-*") {
+		is[c] = true
+	}
+	return is
+}()

@@ -209,13 +209,16 @@ const mostReasons = 5
 
 func words(changes []key.Change) []string {
 	var out []string
+	seen := map[string]bool{}
 	for _, c := range changes {
-		if w := c.String(); !slices.Contains(out, w) {
+		w := c.String()
+		if !seen[w] && len(out) < mostReasons {
 			out = append(out, w)
 		}
+		seen[w] = true
 	}
-	if len(out) > mostReasons {
-		more := len(out) - mostReasons + 1
+	if len(seen) > mostReasons {
+		more := len(seen) - mostReasons + 1
 		out = append(out[:mostReasons-1], plural(more, "more change", "more changes"))
 	}
 	return out
