@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -89,14 +90,23 @@ func ownInventory(ctx context.Context, c *registry.Client, img *picture, full bo
 	return fetchInventory(ctx, c, img.ref, d, img)
 }
 
+// fetchInventory reads an inventory; one that is not the image's counts as none.
 func fetchInventory(ctx context.Context, c *registry.Client, repo registry.Ref, d ocispec.Descriptor, img *picture) *inventory.Inventory {
+	inv := decodeInventory(ctx, c, repo, d)
+	if inv == nil || !inv.Describes(img.layerDigests()) {
+		return nil
+	}
+	return inv
+}
+
+func decodeInventory(ctx context.Context, c *registry.Client, repo registry.Ref, d ocispec.Descriptor) *inventory.Inventory {
 	b, err := c.Blob(ctx, repo, d)
 	if err != nil {
 		return nil
 	}
 	defer b.Close()
 	inv, err := inventory.Decode(b)
-	if err != nil || !inv.Describes(img.layerDigests()) {
+	if err != nil {
 		return nil
 	}
 	return inv
@@ -109,16 +119,9 @@ func inventoryTag(d digest.Digest) string { return "strata-i-" + d.Encoded() }
 // keptInventory finds the inventory of an image that is kept under a tag, and
 // the blobs of its two parts.
 func keptInventory(ctx context.Context, c *registry.Client, ref registry.Ref, img *picture, full bool) (*inventory.Inventory, []ocispec.Descriptor, error) {
-	a := c.Lookup(ctx, ref)
-	if a.State == registry.Failed {
-		return nil, nil, a.Err
-	}
-	if a.State == registry.Miss {
-		return nil, nil, nil
-	}
-	held, err := parsePicture(a)
-	if err != nil || len(held.manifest.Layers) != 2 {
-		return nil, nil, nil // whatever it is, it is no inventory
+	held, err := keptParts(ctx, c, ref)
+	if held == nil || err != nil {
+		return nil, nil, err
 	}
 	d := held.manifest.Layers[0]
 	if full {
@@ -127,19 +130,33 @@ func keptInventory(ctx context.Context, c *registry.Client, ref registry.Ref, im
 	return fetchInventory(ctx, c, held.ref, d, img), held.manifest.Layers, nil
 }
 
+// keptParts gives the artifact under a tag that holds the two parts of an
+// inventory; nil when there is none.
+func keptParts(ctx context.Context, c *registry.Client, ref registry.Ref) (*picture, error) {
+	a := c.Lookup(ctx, ref)
+	if a.State == registry.Failed {
+		return nil, a.Err
+	}
+	if a.State == registry.Miss {
+		return nil, nil
+	}
+	held, err := parsePicture(a)
+	if err != nil || len(held.manifest.Layers) != 2 {
+		return nil, nil // whatever it is, it is no inventory
+	}
+	return held, nil
+}
+
 // makeInventory lists the files of an image from its layers; those of a trunk
 // whose list is known are not read again.
 func makeInventory(ctx context.Context, c *registry.Client, img *picture) (*inventory.Inventory, error) {
-	var base *inventory.Inventory
 	layers := img.manifest.Layers
-	if t := digest.Digest(img.manifest.Annotations[annotationTrunk]); t.Validate() == nil {
-		trunk, err := loadPicture(ctx, c, img.ref.WithDigest(t))
-		if err == nil && startsWith(layers, trunk.manifest.Layers) {
-			if base, err = readInventory(ctx, c, trunk); err != nil {
-				return nil, err
-			}
-			layers = layers[len(trunk.manifest.Layers):]
-		}
+	base, err := trunkInventory(ctx, c, img)
+	if err != nil {
+		return nil, err
+	}
+	if base != nil {
+		layers = layers[len(base.Blobs()):]
 	}
 	var read []inventory.Layer
 	for _, l := range layers {
@@ -152,6 +169,36 @@ func makeInventory(ctx context.Context, c *registry.Client, img *picture) (*inve
 		return nil, fmt.Errorf("listing the files of %s: %w", img.desc.Digest, err)
 	}
 	return inv, nil
+}
+
+// trunkInventory gives the full inventory of the image that a tail was put on,
+// nil when it isn't known. A trunk in the same repository has its own; that of
+// an image from elsewhere was kept there when the tail was put on.
+func trunkInventory(ctx context.Context, c *registry.Client, img *picture) (*inventory.Inventory, error) {
+	t := digest.Digest(img.manifest.Annotations[annotationTrunk])
+	if t.Validate() != nil {
+		return nil, nil
+	}
+	if a := c.Lookup(ctx, img.ref.WithDigest(t)); a.State == registry.Hit {
+		trunk, err := parsePicture(a)
+		if err != nil || !startsWith(img.manifest.Layers, trunk.manifest.Layers) {
+			return nil, nil
+		}
+		return readInventory(ctx, c, trunk)
+	}
+	held, err := keptParts(ctx, c, img.ref.WithTag(inventoryTag(t)))
+	if held == nil || err != nil {
+		return nil, nil // it only saves reading
+	}
+	inv := decodeInventory(ctx, c, held.ref, held.manifest.Layers[1])
+	if inv == nil || !inv.Full() || !hasPrefix(img.layerDigests(), inv.Blobs()) {
+		return nil, nil
+	}
+	return inv, nil
+}
+
+func hasPrefix(all, prefix []digest.Digest) bool {
+	return len(prefix) <= len(all) && slices.Equal(all[:len(prefix)], prefix)
 }
 
 // keepInventory publishes an inventory under a tag of its own and gives the
