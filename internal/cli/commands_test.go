@@ -5,6 +5,7 @@ package cli
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,6 +30,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"nobody":   cmdNobody,
 	"waitproc": cmdWaitProc,
 	"noproc":   cmdNoProc,
+	"signal":   cmdSignal,
 	"snapshot": cmdSnapshot,
 	"registry": cmdRegistry,
 	"fault":    cmdFault,
@@ -173,6 +175,33 @@ func cmdWaitProc(ts *testscript.TestScript, neg bool, args []string) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	ts.Fatalf("no process has %q in its command line", args[0])
+}
+
+// cmdSignal builds until a RUN instruction with a text is under way, sends the
+// program a signal and looks at its exit code: signal NUMBER CODE TEXT.
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	mustUse(ts, !neg && len(args) == 3, "signal NUMBER CODE TEXT")
+	number, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "strata", "build")
+	cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{"PATH", "HOME", "STRATA_HOME", "TMPDIR"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	ts.Check(cmd.Start())
+	for len(shells(args[2])) == 0 && ctx.Err() == nil { // the text must be this script's own
+		time.Sleep(50 * time.Millisecond)
+	}
+	ts.Check(cmd.Process.Signal(syscall.Signal(number)))
+	_ = cmd.Wait()
+	fmt.Fprint(ts.Stdout(), out.String())
+	if got := fmt.Sprint(cmd.ProcessState.ExitCode()); got != args[1] {
+		ts.Fatalf("exit code %s, want %s; it said:\n%s", got, args[1], out.String())
+	}
 }
 
 // cmdNoProc says that no container's process has a text in its command line.

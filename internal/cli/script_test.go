@@ -74,7 +74,7 @@ func unpackTestRunc() error {
 
 // shell builds the /bin/sh of the images, once.
 var shell = sync.OnceValues(func() ([]byte, error) {
-	path := filepath.Join(tools, "sh")
+	path := filepath.Join(tools, "images", "sh") // not on PATH
 	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", path, "../buildkit/testdata/shell")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
