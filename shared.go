@@ -147,6 +147,16 @@ func (p *Pass) fetchAhead(ctx context.Context) {
 			go func() { _ = img.loadConfig(ctx, p.Config.Client) }()
 			_, _ = p.inventoryOf(ctx, u, img, false)
 		}()
+		for _, t := range u.Build.Trunk.Tail {
+			if t.Copy == nil {
+				continue
+			}
+			go func() {
+				if img, err := p.there(ctx, u, t.Copy.From); err == nil && img != nil {
+					_, _ = p.inventoryOf(ctx, u, img, true)
+				}
+			}()
+		}
 	}
 }
 
@@ -160,11 +170,16 @@ func (p *Pass) likelyTrunk(ctx context.Context, u *graph.Unit) (*picture, error)
 		}
 		return p.known.picture(p.answers.trunks[u.ID])
 	}
-	if up := p.Graph.Parent(u, t.From); up != nil {
+	return p.there(ctx, u, t.From)
+}
+
+// there gives the image behind a From, if the registry has it now.
+func (p *Pass) there(ctx context.Context, u *graph.Unit, f dockerfile.From) (*picture, error) {
+	if up := p.Graph.Parent(u, f); up != nil {
 		if p.answers.hits[up.ID].Unit == "" {
 			return nil, nil
 		}
 		return p.hit(up.ID)
 	}
-	return p.externalBase(ctx, u, t.From)
+	return p.externalBase(ctx, u, f)
 }
