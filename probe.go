@@ -25,6 +25,7 @@ const (
 	annotationSmall  = "build.strata.inventory.small" // digest and size of the small inventory
 	annotationFull   = "build.strata.inventory.full"  // digest and size of the full inventory
 	annotationBases  = "build.strata.bases"           // external images that went in: a list of baseFacts
+	annotationTail   = "build.strata.tail"            // the tail's blob and what it was made from: tailFacts
 	annotationRun    = "build.strata.run"             // of a record's artifact: the id of the run
 	annotationRecord = "build.strata.record"          // of a record's artifact: the record
 )

@@ -38,6 +38,7 @@ type publication struct {
 	whole     bool                 // the image is the unit, not only its trunk
 	layer     []byte               // the tail's blob where it is still to be sent
 	layerType string
+	tail      tailFacts // of the tail's blob; zero without one
 }
 
 // publish puts config, recipe and inventory beside the layers, then the
@@ -174,6 +175,13 @@ func (r *runner) annotations(u *graph.Unit, pub publication, blobs []registry.Bl
 		a[ocispec.AnnotationBaseImageName], a[ocispec.AnnotationBaseImageDigest] = name, d.String()
 	}
 	setIf(a, annotationBases, r.baseFacts(u))
+	if pub.tail.Fingerprint != "" {
+		facts, err := json.Marshal(pub.tail)
+		if err != nil {
+			panic("internal error: " + err.Error())
+		}
+		a[annotationTail] = string(facts)
+	}
 	for _, b := range blobs {
 		a[annotationFor[b.MediaType]] = annotateBlob(b.Data)
 	}

@@ -225,9 +225,9 @@ func TestMetadataMovesNoBlob(t *testing.T) {
 	w.build(t)
 	w.write(t, "Dockerfile", strings.ReplaceAll(strings.ReplaceAll(ordinary, "PARENT", w.reg.Host+"/parent:1"), "WORKDIR /app", "WORKDIR /app\nLABEL a=b"))
 	_, res, _ := w.build(t)
-	before := res.Units[0]
-	if before.Action != plan.Append {
-		t.Errorf("a label made the unit %s", before.Action)
+	made := res.Units[0]
+	if made.Action != plan.Append || made.NewBlobs != 0 || made.Pushed != 0 {
+		t.Errorf("a label made the unit %s, and sent %d blobs", made.Action, made.NewBlobs)
 	}
 	a := w.reg.Client.Lookup(t.Context(), w.reg.Ref("app:latest"))
 	img, err := parsePicture(a)
