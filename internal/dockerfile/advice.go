@@ -41,6 +41,7 @@ func (a *analysis) need(o *op, copies []*op) Need {
 		n.Rerun = true
 		n.Why = fmt.Sprintf("%s, which is built again on every change of %s because of %s at line %d",
 			o.why, what(src), short(src.in.text), src.in.line)
+		n.Instead = a.insteadOfStage(o)
 		return n
 	}
 	if len(copies) == 0 {
@@ -52,6 +53,18 @@ func (a *analysis) need(o *op, copies []*op) Need {
 		n.Instruction, n.Line, what(first), short(first.in.text), first.in.line)
 	n.Instead = instead(o, first)
 	return n
+}
+
+// insteadOfStage says how files of a stage come to be there without an engine:
+// as those of a layer's image.
+func (a *analysis) insteadOfStage(o *op) string {
+	if o.copy == nil || o.copy.Stage < 0 {
+		return ""
+	}
+	if a.stages[o.copy.Stage].name == "" {
+		return "give the stage a name, and make every named stage a layer: `layers: auto` in strata.yaml"
+	}
+	return "make every named stage a layer: `layers: auto` in strata.yaml"
 }
 
 // copies says whether the instruction puts files of a context into the image.
