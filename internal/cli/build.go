@@ -74,6 +74,9 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 	if err != nil {
 		return err
 	}
+	if f.parallel < 1 {
+		return usage("reading --parallel: %d is not at least 1", f.parallel)
+	}
 	if f.json && mode == view.Auto {
 		mode = view.Quiet
 	}

@@ -31,6 +31,9 @@ func (a *app) exportTargets(p *strata.Pass, f buildFlags) ([]exportTarget, error
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(a.machine.Dir, path)
 		}
+		if err := canCreate(path); err != nil {
+			return nil, fmt.Errorf("writing the archive %q: %w", f.output, err)
+		}
 		out = append(out, exportTarget{u.ID, a.imageName(p, u.Unit), u.Platform, func(context.Context) (io.WriteCloser, error) {
 			return createFile(path)
 		}})
@@ -81,6 +84,18 @@ func (a *app) exportAll(ctx context.Context, p *strata.Pass, res strata.Result, 
 				return fmt.Errorf("exporting %s: %w", t.unit, err)
 			}
 		}
+	}
+	return nil
+}
+
+// canCreate finds what would keep a file from getting its name, before anything
+// is built for it.
+func canCreate(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return errors.New("it is a folder")
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("its folder: %w", pathCause(err))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -164,7 +165,9 @@ told otherwise. Builds may run meanwhile; only store prune has to wait.`,
 				return err
 			}
 			l, err := e.Listen(addr)
-			if err != nil {
+			if errors.Is(err, syscall.EADDRINUSE) {
+				return diag.Hint(err, "another program listens there; --addr 127.0.0.1:0 takes a free port")
+			} else if err != nil {
 				return err
 			}
 			defer l.Close()
@@ -349,6 +352,9 @@ in the embedded engine's store what was not used for a while. Images that have a
 stay, so a build after it rebuilds nothing that had been published.`,
 		Example: "  strata store prune\n  strata store prune --unused 48h --keep-gb 10",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if size < 0 || keep < 0 {
+				return usage("pruning the store: it can't keep less than nothing")
+			}
 			e, err := a.openRegistry()
 			if err != nil {
 				return err

@@ -6,6 +6,8 @@ import (
 	"strings"
 )
 
+//go:generate go test . -run TestDocsAreGenerated -update
+
 // Schema gives the JSON schema (draft 2020-12) of strata.yaml, made from the
 // shapes that the loader checks a file against. It says less than the loader,
 // which also knows the project's names and files, and nothing that differs.
