@@ -86,9 +86,6 @@ func (p *Pass) options(u *graph.Unit) map[string]string {
 	if u.Network != "" {
 		o["network"] = u.Network
 	}
-	if !p.Config.Project.Reproducible {
-		o["times"] = "kept"
-	}
 	return o
 }
 

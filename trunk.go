@@ -3,9 +3,12 @@ package strata
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -160,7 +163,7 @@ func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 	j := build.Job{
 		Unit: u.ID, Dockerfile: source, Name: filepath.ToSlash(u.Dockerfile), ContextDir: p.path(u.Context),
 		Platform: u.Platform, Args: map[string]string{}, Contexts: map[string]string{}, Pins: map[string]digest.Digest{},
-		SSH: u.SSH, Network: u.Network, NoCache: p.Config.NoCache,
+		SSH: u.SSH, Network: u.Network, NoCache: p.Config.NoCache || p.freshSlot(u),
 		Compression: p.Config.Project.Compression, SourceDateEpoch: p.epoch(u).Unix(), Repository: p.Config.engineName(r.repo(u)),
 	}
 	j.CacheFrom, j.CacheTo = p.caches(u)
@@ -214,6 +217,29 @@ func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 		}
 	}
 	return j, nil
+}
+
+// freshSlot says whether an engine may not use its instruction cache for a unit,
+// because a refresh slot began since the unit was last built: the slot is not
+// part of any instruction, and a cached `apt-get upgrade` refreshes nothing. A
+// file remembers the slot, so that a build that failed midway can go on where it
+// was.
+func (p *Pass) freshSlot(u *graph.Unit) bool {
+	now := p.slots[u.ID].Name
+	last := p.answers.last[u.ID]
+	if now == "" || !last.Known || last.Recipe.Slot() == now {
+		return false
+	}
+	if p.Config.Cache == "" {
+		return true
+	}
+	name := sha256.Sum256([]byte(p.repos[u.ID].String() + " " + u.ID))
+	file := filepath.Join(p.Config.Cache, "slots", hex.EncodeToString(name[:8]))
+	if begun, err := os.ReadFile(file); err == nil && string(begun) == now {
+		return false
+	}
+	_ = writeFile(file, []byte(now)) // without it the next try begins anew, too
+	return true
 }
 
 // checkArg is the build argument that sets BuildKit's own checks.

@@ -22,9 +22,8 @@ import (
 // twice: for its headers when the tail is decided, for its files when the blob
 // is written, both in its own order, so that any size needs no memory.
 type archive struct {
-	file   contextFile
-	nodes  []*node // of its regular files, by number of the entry; nil for others
-	opened func() (io.Reader, func(), error)
+	file  contextFile
+	nodes []*node // of its regular files, by number of the entry; nil for others
 }
 
 // member marks the content of a file that stands in an archive. It is written

@@ -19,9 +19,10 @@ const (
 
 // fetched is a small file that was read ahead.
 type fetched struct {
-	data []byte
-	sum  [32]byte
-	err  error
+	buffer *[prefetchSize]byte // what data lies in; goes back to the pool
+	data   []byte
+	sum    [32]byte
+	err    error
 }
 
 // fetcher reads small files ahead, in the order of the outputs.
@@ -65,10 +66,11 @@ func (f *fetcher) close() {
 }
 
 func (f *fetcher) read(o output) (out fetched) {
-	buf, _ := f.pool.Get().([]byte)
-	if cap(buf) < prefetchSize {
-		buf = make([]byte, prefetchSize)
+	buf, _ := f.pool.Get().(*[prefetchSize]byte)
+	if buf == nil {
+		buf = new([prefetchSize]byte)
 	}
+	out.buffer = buf
 	r, err := o.node.content.open()
 	if err != nil {
 		return fetched{err: fmt.Errorf("opening %q: %w", "/"+o.path, err)}
@@ -90,7 +92,7 @@ func (f *fetcher) write(w io.Writer, o output, b *Blob) error {
 	if got.err != nil {
 		return got.err
 	}
-	defer f.pool.Put(got.data[:cap(got.data)])
+	defer f.pool.Put(got.buffer)
 	want := o.node.content.want()
 	if int64(len(got.data)) != o.node.size || (want != "" && want != digest.NewDigestFromBytes(digest.SHA256, got.sum[:])) {
 		return changedWhileReading(o.path)

@@ -79,6 +79,16 @@ func (r Recipe) IsZero() bool { return len(r.lines) == 0 }
 // Lines gives the lines in order. The caller must not change them.
 func (r Recipe) Lines() []Line { return r.lines }
 
+// Slot gives the refresh slot that the recipe was made in, "" without one.
+func (r Recipe) Slot() string {
+	for _, l := range r.lines {
+		if l.Label == labelEpoch && len(l.Fields) == 1 {
+			return l.Fields[0]
+		}
+	}
+	return ""
+}
+
 // Text gives the recipe as text, each line ended by a newline.
 func (r Recipe) Text() []byte {
 	var b strings.Builder

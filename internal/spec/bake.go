@@ -110,7 +110,7 @@ type baker struct {
 }
 
 func (b *baker) project() *Project {
-	p := &Project{Dir: b.dir, File: b.file, Kind: KindBake, Reproducible: true, Cache: Cache{Type: "none"}, Variants: []Variant{{}}}
+	p := &Project{Dir: b.dir, File: b.file, Kind: KindBake, Cache: Cache{Type: "none"}, Variants: []Variant{{}}}
 	for _, name := range b.roots() {
 		b.reach(name, diag.Pos{File: b.file, Line: 1, Col: 1})
 	}

@@ -135,7 +135,7 @@ func (d *decoder) project(n *yaml.Node) *Project {
 		Args:      d.strings(d.get(n, "args"), valueVars), Labels: d.strings(d.get(n, "labels"), valueVars),
 		Tags: d.tags(d.get(n, "tags")), Protect: d.texts(d.get(n, "protect")), Channels: d.texts(d.get(n, "channels")),
 		Keep: d.keep(d.get(n, "keep")), Cache: d.cache(d.get(n, "cache")), Engines: d.engines(d.get(n, "engine")),
-		Compression: d.at(n, "compression"), Reproducible: d.at(n, "reproducible") != "false",
+		Compression: d.at(n, "compression"),
 	}
 	d.each(d.get(n, "runners"), func(k, v *yaml.Node) {
 		if p.Runners == nil {

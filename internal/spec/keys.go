@@ -196,5 +196,4 @@ var projectShape = &shape{kind: object, fields: []field{
 	{name: "engine", shape: engineShape, def: "`$BUILDKIT_HOST`, otherwise `embedded`", doc: "The BuildKit that builds; of several, each unit goes to the first that has its platform."},
 	{name: "runners", shape: &shape{kind: mapping, noun: "platforms to labels", key: platformText, of: oneOrMore(&shape{kind: text, noun: "label"}, "labels"), min: 1}, def: "`ubuntu-24.04`, `ubuntu-24.04-arm`", doc: "The labels of the CI runners that build each platform. This version does not write CI files."},
 	{name: "compression", shape: &shape{kind: text, noun: "compression", enum: []string{"gzip", "zstd"}}, def: "`gzip`", doc: "How new blobs are compressed."},
-	{name: "reproducible", shape: &shape{kind: boolean}, def: "`true`", doc: "Whether file times in new blobs are set to a fixed time, so that the same build gives the same digest."},
 }}

@@ -212,7 +212,7 @@ func (l *loader) parse(file string, data []byte) *yaml.Node {
 
 // dockerfile makes the project of a single Dockerfile.
 func (l *loader) dockerfile(file, target string) (*Project, error) {
-	p := &Project{Dir: l.dir, File: file, Kind: KindDockerfile, Reproducible: true, Cache: Cache{Type: "none"}}
+	p := &Project{Dir: l.dir, File: file, Kind: KindDockerfile, Cache: Cache{Type: "none"}}
 	pos := diag.Pos{File: file}
 	p.Image = l.imageName()
 	name := path.Base(p.Image)

@@ -9,18 +9,17 @@ import (
 
 // Resolved is a project with everything decided, as `strata config` shows it.
 type Resolved struct {
-	File         string              `json:"file"`
-	Image        string              `json:"image"`
-	Version      string              `json:"version,omitempty"`
-	Compression  string              `json:"compression"`
-	Reproducible bool                `json:"reproducible"`
-	Protect      []string            `json:"protect,omitempty"`
-	Channels     []string            `json:"channels,omitempty"`
-	Cache        Cache               `json:"cache"`
-	Engines      []Endpoint          `json:"engines,omitempty"`
-	Runners      map[string][]string `json:"runners,omitempty"`
-	Units        []ResolvedUnit      `json:"units"`
-	Indexes      []ResolvedIndex     `json:"indexes,omitempty"`
+	File        string              `json:"file"`
+	Image       string              `json:"image"`
+	Version     string              `json:"version,omitempty"`
+	Compression string              `json:"compression"`
+	Protect     []string            `json:"protect,omitempty"`
+	Channels    []string            `json:"channels,omitempty"`
+	Cache       Cache               `json:"cache"`
+	Engines     []Endpoint          `json:"engines,omitempty"`
+	Runners     map[string][]string `json:"runners,omitempty"`
+	Units       []ResolvedUnit      `json:"units"`
+	Indexes     []ResolvedIndex     `json:"indexes,omitempty"`
 }
 
 // ResolvedUnit is a unit with its ID and tags.
@@ -65,7 +64,7 @@ func (p *Project) Resolve(r Release) Resolved {
 	keep(&r.Branch, "BRANCH")
 	keep(&r.Sha, "SHA")
 	out := Resolved{
-		File: p.File, Image: p.Image, Version: p.Version, Compression: p.Compression, Reproducible: p.Reproducible,
+		File: p.File, Image: p.Image, Version: p.Version, Compression: p.Compression,
 		Protect: p.Protect, Channels: p.Channels, Cache: p.Cache, Engines: p.Engines, Runners: p.Runners,
 	}
 	for _, u := range p.units {

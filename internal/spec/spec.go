@@ -31,14 +31,13 @@ type Project struct {
 	Labels map[string]string
 	Tags   Tags // templates; a nil list means: the default
 
-	Protect      []string // patterns of tags that are never moved without force
-	Channels     []string // names of promotion steps, in order
-	Keep         Keep
-	Cache        Cache
-	Engines      []Endpoint          // empty: the caller's choice
-	Runners      map[string][]string // platform -> labels
-	Compression  string              // "gzip" or "zstd"
-	Reproducible bool
+	Protect     []string // patterns of tags that are never moved without force
+	Channels    []string // names of promotion steps, in order
+	Keep        Keep
+	Cache       Cache
+	Engines     []Endpoint          // empty: the caller's choice
+	Runners     map[string][]string // platform -> labels
+	Compression string              // "gzip" or "zstd"
 
 	// Warnings are findings that do not stop a build: what a docker-bake file
 	// says and Strata does not carry over.
