@@ -134,6 +134,9 @@ func what(l Line) string {
 	}
 	switch l.Label {
 	case labelFile:
+		if len(l.Fields) < 2 {
+			break // no line of ours, but it may have been read from a registry
+		}
 		if l.Fields[0] != "" {
 			return l.Fields[0] + ":" + l.Fields[1]
 		}

@@ -1,0 +1,219 @@
+package strata
+
+import (
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/strata-build/strata"
+
+// importGraph is which package may import which: "a < b c" means that b and c
+// may import a. It is complete: an edge that does not stand here must not be.
+// Tests may import anything; registrytest and corpus are only for tests.
+//
+// Widening it is a deliberate change of the architecture.
+const importGraph = `
+internal/diag       < internal/dockerfile internal/graph internal/initproject internal/registry internal/source internal/spec internal/vcs
+internal/diag       < internal/buildkit strata internal/cli
+internal/event      < internal/build internal/buildkit internal/record internal/view strata internal/cli
+internal/dockerfile < internal/graph internal/key internal/initproject internal/image/corpus strata
+internal/spec       < internal/graph internal/slot internal/initproject strata internal/cli
+internal/inventory  < internal/image internal/image/corpus internal/origin internal/source strata internal/cli
+internal/source     < internal/key internal/origin internal/image/corpus strata internal/cli
+internal/graph      < internal/plan strata internal/cli
+internal/key        < internal/plan strata
+internal/slot       < strata
+internal/image      < internal/buildkit internal/image/corpus internal/origin strata
+internal/origin     < internal/image/corpus strata
+internal/plan       < strata internal/cli
+internal/build      < internal/buildkit strata internal/cli
+internal/registry   < internal/registry/registrytest strata internal/cli
+strata              < internal/cli
+internal/buildkit   < internal/cli
+internal/doctor     < internal/cli
+internal/initproject < internal/cli
+internal/record     < internal/cli
+internal/vcs        < internal/cli
+internal/view       < internal/cli
+internal/cli        < cmd/strata
+`
+
+// heavy are the dependencies that live behind few packages. The first rule
+// whose prefix fits an import decides.
+var heavy = []struct {
+	prefix string
+	only   []string
+}{
+	// Reading Dockerfiles as BuildKit does: its parser has no engine in it.
+	{"github.com/moby/buildkit/frontend/dockerfile/parser", []string{"internal/dockerfile", "internal/spec", "internal/buildkit"}},
+	{"github.com/moby/buildkit/frontend/dockerfile/instructions", []string{"internal/dockerfile", "internal/spec", "internal/image", "internal/origin", "internal/buildkit"}},
+	{"github.com/moby/buildkit/frontend/dockerfile/command", []string{"internal/dockerfile"}},
+	{"github.com/moby/buildkit/frontend/dockerfile/dfgitutil", []string{"internal/dockerfile"}},
+	{"github.com/moby/buildkit/frontend/dockerfile/shell", []string{"internal/dockerfile"}},
+	{"github.com/moby/buildkit", []string{"internal/buildkit"}},
+	{"github.com/containerd/containerd", []string{"internal/buildkit"}},
+	{"oras.land/oras-go", []string{"internal/registry"}},
+	{"github.com/distribution/distribution", []string{"internal/registry"}},
+	{"github.com/distribution/reference", []string{"internal/registry", "internal/buildkit"}},
+	{"github.com/spf13/cobra", []string{"internal/cli"}},
+}
+
+// pure packages decide and compute. They have no way to the world: not to the
+// file system, the network, other processes or the terminal.
+var pure = []string{
+	"internal/diag", "internal/event", "internal/dockerfile", "internal/graph", "internal/key", "internal/plan",
+	"internal/slot", "internal/inventory", "internal/build",
+}
+
+// worldly are the standard library's ways to the world.
+var worldly = []string{"os", "os/exec", "os/signal", "io/ioutil", "net/http", "log", "log/slog", "syscall"}
+
+func TestImports(t *testing.T) {
+	allowed := map[string]bool{}
+	known := map[string]bool{"cmd/strata": true}
+	for line := range strings.Lines(importGraph) {
+		from, to, ok := strings.Cut(line, "<")
+		if !ok {
+			continue
+		}
+		from = strings.TrimSpace(from)
+		known[from] = true
+		for _, importer := range strings.Fields(to) {
+			allowed[importer+" "+from] = true
+		}
+	}
+	used := map[string]bool{}
+	for pkg, imports := range sources(t) {
+		if !known[pkg] && pkg != "internal/image/corpus" && pkg != "internal/registry/registrytest" {
+			t.Errorf("%s is not in the import graph; say in deps_test.go who may import it", pkg)
+		}
+		for _, imp := range imports {
+			edge, inside := strings.CutPrefix(imp, module)
+			edge = strings.TrimPrefix(edge, "/")
+			if edge == "" {
+				edge = "strata"
+			}
+			switch {
+			case !inside:
+				checkHeavy(t, pkg, imp)
+			case !allowed[pkg+" "+edge]:
+				t.Errorf("%s imports %s, which the import graph does not allow", pkg, edge)
+			}
+			used[pkg+" "+edge] = true
+		}
+	}
+	for edge := range allowed {
+		if !used[edge] {
+			pkg, imp, _ := strings.Cut(edge, " ")
+			t.Errorf("the import graph allows %s to import %s, but it does not: take the edge out", pkg, imp)
+		}
+	}
+}
+
+func checkHeavy(t *testing.T, pkg, imp string) {
+	for _, h := range heavy {
+		if imp != h.prefix && !strings.HasPrefix(imp, h.prefix+"/") {
+			continue
+		}
+		if !slices.Contains(h.only, pkg) {
+			t.Errorf("%s imports %s; only %s may", pkg, imp, strings.Join(h.only, ", "))
+		}
+		return
+	}
+}
+
+func TestPurePackagesHaveNoWayToTheWorld(t *testing.T) {
+	all := sources(t)
+	for _, pkg := range pure {
+		if len(all[pkg]) == 0 && pkg != "internal/event" && pkg != "internal/diag" {
+			t.Errorf("there is no package %s", pkg)
+		}
+		for _, imp := range all[pkg] {
+			if slices.Contains(worldly, imp) {
+				t.Errorf("the pure package %s imports %s", pkg, imp)
+			}
+		}
+	}
+	for _, name := range readFiles(t, pure) {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, call := range []string{"time.Now(", "time.Since(", "time.Until(", "rand."} {
+			if strings.Contains(string(text), call) {
+				t.Errorf("%s calls %s in a pure package", name, strings.TrimSuffix(call, "("))
+			}
+		}
+	}
+}
+
+func readFiles(t *testing.T, pkgs []string) []string {
+	var out []string
+	for _, name := range goFiles(t) {
+		if slices.Contains(pkgs, path.Dir(name)) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// sources gives the imports of every package of the module, without its tests,
+// for every platform and build tag.
+func sources(t *testing.T) map[string][]string {
+	t.Helper()
+	out := map[string][]string{}
+	for _, name := range goFiles(t) {
+		pkg := path.Dir(name)
+		if pkg == "." {
+			pkg = "strata"
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range f.Imports {
+			imp, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Contains(out[pkg], imp) {
+				out[pkg] = append(out[pkg], imp)
+			}
+		}
+	}
+	if len(out) < 20 {
+		t.Fatalf("only %d packages were found", len(out))
+	}
+	return out
+}
+
+// goFiles gives the Go files of the module that git knows, without tests, or,
+// outside of a repository, all that are there.
+func goFiles(t *testing.T) []string {
+	t.Helper()
+	var names []string
+	if out, err := exec.Command("git", "ls-files", "*.go").Output(); err == nil && len(out) > 0 {
+		names = strings.Fields(string(out))
+	} else {
+		for _, root := range []string{"*.go", "cmd/*/*.go", "internal/*/*.go", "internal/*/*/*.go"} {
+			found, err := filepath.Glob(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, found...)
+		}
+	}
+	return slices.DeleteFunc(names, func(name string) bool {
+		inModule := path.Dir(name) == "." || strings.HasPrefix(name, "cmd/") || strings.HasPrefix(name, "internal/")
+		_, err := os.Stat(name)
+		return !inModule || err != nil || strings.HasSuffix(name, "_test.go") || strings.Contains(name, "testdata/")
+	})
+}
