@@ -181,6 +181,8 @@ func tagSafe(s string) string {
 
 // config is the facade's configuration for a command that plans.
 func (a *app) config(ctx context.Context) (strata.Config, error) {
+	version := make(chan strata.Version, 1)
+	go func() { version <- a.version(ctx) }() // git takes as long as all the rest
 	p, err := a.project()
 	if err != nil {
 		return strata.Config{}, err
@@ -189,7 +191,7 @@ func (a *app) config(ctx context.Context) (strata.Config, error) {
 	if err != nil {
 		return strata.Config{}, err
 	}
-	v := a.version(ctx)
+	v := <-version
 	p = p.With(v.Release())
 	a.stat = source.OpenStatCache(filepath.Join(a.home(), "cache", "files"))
 	a.closers = append(a.closers, a.stat.Save)
