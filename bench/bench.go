@@ -23,8 +23,9 @@ type bench struct {
 	full    []result
 	engines int
 
-	proxy   *proxy
-	project *project
+	registry string // host and port, past the proxy
+	proxy    *proxy
+	project  *project
 }
 
 // cell names one figure of the table.
@@ -58,6 +59,7 @@ func (b *bench) measureParent(ctx context.Context, parent int64) (err error) {
 			err = errors.Join(err, os.RemoveAll(b.dir))
 		}
 	}()
+	b.registry = addr
 	if b.proxy, err = startProxy(addr); err != nil {
 		return err
 	}
@@ -80,7 +82,18 @@ func (b *bench) measureParent(ctx context.Context, parent int64) (err error) {
 	if err := b.seed(ctx, parent, sides); err != nil {
 		return err
 	}
-	return b.measureCases(ctx, parent, sides)
+	if err := b.measureCases(ctx, parent, sides); err != nil {
+		return err
+	}
+	if !b.options.full {
+		return nil
+	}
+	for _, s := range sides { // makes room on the disk
+		if err := s.close(); err != nil {
+			return err
+		}
+	}
+	return b.fullBuilds(ctx, parent)
 }
 
 func (b *bench) sides() []side {
@@ -206,6 +219,9 @@ func (b *bench) measureCase(ctx context.Context, c cell, sides []side) error {
 			if err != nil {
 				return err
 			}
+			if err := b.verify(ctx, s, c.Case); err != nil {
+				return err
+			}
 			if run >= 0 {
 				b.show(s, c.Case, c.Cold, c.RTT, out)
 				found[s.name()] = append(found[s.name()], out)
@@ -222,15 +238,19 @@ func (b *bench) measureCase(ctx context.Context, c cell, sides []side) error {
 }
 
 func (b *bench) show(s side, kind string, cold bool, rtt time.Duration, out sample) {
+	b.showLine(s.name(), kind, cold, rtt, out)
+	if _, ok := s.(*strataSide); b.options.verbose && ok {
+		out.log.print(os.Stderr)
+	}
+}
+
+func (b *bench) showLine(name, kind string, cold bool, rtt time.Duration, out sample) {
 	temp := "warm"
 	if cold {
 		temp = "cold"
 	}
-	say("%-12s %-11s %s rtt %-5s %8.3f s  %4d requests, depth %2d  %10s pulled %10s pushed  %7s  load %.1f",
-		s.name(), kind, temp, rtt, out.Seconds, out.Requests, out.Depth, size(out.Received), size(out.Sent), size(out.Peak), out.Load)
-	if _, ok := s.(*strataSide); b.options.verbose && ok {
-		out.log.print(os.Stderr)
-	}
+	say("%-21s %-11s %s rtt %-5s %8.3f s  %4d requests, depth %2d  %10s pulled %10s pushed  %8s  load %.1f",
+		name, kind, temp, rtt, out.Seconds, out.Requests, out.Depth, size(out.Received), size(out.Sent), size(out.Peak), out.Load)
 }
 
 // size writes a number of bytes.

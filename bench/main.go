@@ -146,13 +146,19 @@ func run(ctx context.Context, o options) (err error) {
 	return b.report(ctx, repo)
 }
 
-// repository gives the root of the repository that bench lies in.
+// repository gives the root of the repository, from it or from the folder bench.
 func repository(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return "", fmt.Errorf("finding the repository: %w (run bench in its own folder)", err)
 	}
-	return filepath.Dir(strings.TrimSpace(string(out))), nil
+	dir := strings.TrimSpace(string(out))
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if _, err := os.Stat(filepath.Join(d, "bench", "go.mod")); err == nil {
+			return d, nil
+		}
+	}
+	return "", fmt.Errorf("finding the repository: %q is not in it", dir)
 }
 
 func say(format string, args ...any) {

@@ -2,9 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
-	"math/rand/v2"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,7 @@ type project struct {
 	host    string // of the registry
 	parent  int64  // compressed bytes of what the app stands on
 	edition int    // counts changes, so that no two are alike
+	corpus  []byte // text to make many files from; nil until it is needed
 }
 
 const (
@@ -32,7 +32,7 @@ const (
 
 // newProject writes the tree and makes it a git repository.
 func newProject(ctx context.Context, dir, host, fill string, parent int64) (*project, error) {
-	p := &project{dir: dir, host: host, parent: parent}
+	p := &project{dir: dir, host: host, parent: parent, edition: 1}
 	program, err := os.ReadFile(fill)
 	if err != nil {
 		return nil, err
@@ -188,7 +188,7 @@ func (p *project) change(ctx context.Context, kind string) error {
 	case caseMeta:
 		err = p.setRelease("1", edition)
 	case caseBulk:
-		err = p.bulk()
+		err = p.bulk(ctx)
 	case caseAppDep:
 		err = p.write("requirements/app.txt", "app "+edition+"\n")
 	case caseMLDep:
@@ -204,25 +204,58 @@ func (p *project) change(ctx context.Context, kind string) error {
 	return p.commit(ctx)
 }
 
-// bulk writes 6,600 new files of 200 MB in all, two thirds of it
-// incompressible.
-func (p *project) bulk() error {
-	random := rand.NewChaCha8(sha256.Sum256(fmt.Append(nil, "bulk", p.edition)))
-	block := make([]byte, int(bulkBytes)/bulkFiles)
-	for i := range bulkFiles {
-		n := len(block) * 2 / 3
-		_, _ = random.Read(block[:n]) // never fails
-		copy(block[n:], source(i, len(block)-n))
-		if i%100 == 0 {
-			if err := os.MkdirAll(p.path(fmt.Sprintf("src/data/d%02d", i/100)), 0o755); err != nil {
-				return err
-			}
-		}
-		if err := os.WriteFile(p.path(fmt.Sprintf("src/data/d%02d/f%04d", i/100, i)), block, 0o644); err != nil {
+// bulk writes 6,600 new files of 200 MB in all: pieces of the source code of
+// Go's own library, so that they pack as source code does.
+func (p *project) bulk(ctx context.Context) error {
+	if p.corpus == nil {
+		var err error
+		if p.corpus, err = goSource(ctx); err != nil {
 			return err
 		}
 	}
+	size := int(bulkBytes) / bulkFiles
+	at := p.edition * 12345
+	for i := range bulkFiles {
+		name := p.path(fmt.Sprintf("src/data/d%02d/f%04d.go", i/100, i))
+		if i%100 == 0 {
+			if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+				return err
+			}
+		}
+		head := fmt.Sprintf("// edition %d, file %d\n", p.edition, i)
+		n := size - len(head)
+		at %= len(p.corpus) - n
+		if err := os.WriteFile(name, append([]byte(head), p.corpus[at:at+n]...), 0o644); err != nil {
+			return err
+		}
+		at += n
+	}
 	return nil
+}
+
+// goSource reads the Go source files of GOROOT, one after the other.
+func goSource(ctx context.Context) ([]byte, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	if err != nil {
+		return nil, fmt.Errorf("finding Go's source code: %w", err)
+	}
+	var all []byte
+	root := filepath.Join(strings.TrimSpace(string(out)), "src")
+	err = filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(name) != ".go" {
+			return err
+		}
+		data, err := os.ReadFile(name)
+		all = append(all, data...)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading Go's source code: %w", err)
+	}
+	if len(all) < 10<<20 {
+		return nil, fmt.Errorf("reading Go's source code: %q holds only %d bytes", root, len(all))
+	}
+	return all, nil
 }
 
 // dropBulk takes the files of the bulk case away.

@@ -122,9 +122,10 @@ func startEngine(ctx context.Context, t tools, dir string) (*engine, error) {
 		return nil, err
 	}
 	e := &engine{dir: dir, addr: "unix://" + filepath.Join(dir, "s")}
-	s, err := startService(exec.Command(t.buildkitd, "--root", filepath.Join(dir, "root"), "--addr", e.addr,
-		"--oci-worker-binary", t.runc, "--oci-worker-snapshotter", "overlayfs", "--containerd-worker=false",
-		"--oci-worker-net", "host"))
+	cmd := exec.Command(t.buildkitd, "--root", filepath.Join(dir, "root"), "--addr", e.addr,
+		"--oci-worker-snapshotter", "overlayfs", "--containerd-worker=false", "--oci-worker-net", "host")
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(t.runc)+":"+os.Getenv("PATH"), "OTEL_TRACES_EXPORTER=none")
+	s, err := startService(cmd)
 	if err != nil {
 		return nil, err
 	}

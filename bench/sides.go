@@ -29,10 +29,12 @@ type side interface {
 	name() string
 	// applies says whether the side can do a case at all.
 	applies(kind string) bool
+	// image is what the side publishes the app as, without the registry.
+	image() string
 	// prepare makes the side's stores: empty ones, or those of before.
 	prepare(ctx context.Context, cold bool) error
 	// commands do the work; engine is the process that they let work, or 0.
-	commands(ctx context.Context) (cmds []*exec.Cmd, engine int)
+	commands() (cmds []*exec.Cmd, engine int)
 	// close removes the stores.
 	close() error
 }
@@ -46,6 +48,7 @@ type strataSide struct {
 
 func (s *strataSide) name() string        { return "Strata" }
 func (s *strataSide) applies(string) bool { return true }
+func (s *strataSide) image() string       { return "strata/shop:latest" }
 
 func (s *strataSide) prepare(_ context.Context, cold bool) error {
 	if s.warm == "" {
@@ -59,8 +62,8 @@ func (s *strataSide) prepare(_ context.Context, cold bool) error {
 	return os.RemoveAll(s.home)
 }
 
-func (s *strataSide) commands(ctx context.Context) ([]*exec.Cmd, int) {
-	return []*exec.Cmd{s.b.command(ctx, []string{"STRATA_HOME=" + s.home}, s.b.tools.strata, "build", "--push", "--progress", "plain")}, 0
+func (s *strataSide) commands() ([]*exec.Cmd, int) {
+	return []*exec.Cmd{s.b.command([]string{"STRATA_HOME=" + s.home}, s.b.tools.strata, "build", "--push", "--progress", "plain")}, 0
 }
 
 func (s *strataSide) close() error {
@@ -133,9 +136,10 @@ func (s *engineSide) close() error {
 type bakeSide struct{ engineSide }
 
 func (s *bakeSide) applies(string) bool { return true }
+func (s *bakeSide) image() string       { return "bake/shop:app" }
 
-func (s *bakeSide) commands(ctx context.Context) ([]*exec.Cmd, int) {
-	return []*exec.Cmd{s.b.command(ctx, s.env(), s.b.tools.buildx, "bake", "--push", "--progress", "plain", "--provenance=false")}, s.current.pid()
+func (s *bakeSide) commands() ([]*exec.Cmd, int) {
+	return []*exec.Cmd{s.b.command(s.env(), s.b.tools.buildx, "bake", "--push", "--progress", "plain", "--provenance=false")}, s.current.pid()
 }
 
 // linkSide is a Dockerfile that was written to spare BuildKit the parent.
@@ -144,18 +148,20 @@ type linkSide struct {
 	seeded bool
 }
 
+func (s *linkSide) image() string { return "link/shop:app" }
+
 func (s *linkSide) applies(kind string) bool {
 	return slices.Contains([]string{caseNothing, caseFile, caseMeta, caseBulk}, kind)
 }
 
-func (s *linkSide) commands(ctx context.Context) ([]*exec.Cmd, int) {
+func (s *linkSide) commands() ([]*exec.Cmd, int) {
 	var cmds []*exec.Cmd
 	if !s.seeded { // its parent stands on bake's
 		s.seeded = true
-		cmds = append(cmds, s.b.command(ctx, s.env(), s.b.tools.buildx, "build", "--push", "--progress", "plain", "--provenance=false",
+		cmds = append(cmds, s.b.command(s.env(), s.b.tools.buildx, "build", "--push", "--progress", "plain", "--provenance=false",
 			"-f", "docker/Dockerfile.deps", "--build-arg", "BASE_IMAGE="+s.b.proxy.host+"/bake/shop:ml", "-t", s.b.proxy.host+"/link/shop:deps", "."))
 	}
-	cmds = append(cmds, s.b.command(ctx, s.env(), s.b.tools.buildx, "build", "--push", "--progress", "plain", "--provenance=false",
+	cmds = append(cmds, s.b.command(s.env(), s.b.tools.buildx, "build", "--push", "--progress", "plain", "--provenance=false",
 		"-f", "docker/Dockerfile.link", "-t", s.b.proxy.host+"/link/shop:app", "."))
 	return cmds, s.current.pid()
 }
@@ -170,18 +176,19 @@ func (s *craneSide) applies(kind string) bool {
 }
 func (s *craneSide) prepare(context.Context, bool) error { return nil }
 func (s *craneSide) close() error                        { return nil }
+func (s *craneSide) image() string                       { return "bake/shop:crane" }
 
-func (s *craneSide) commands(ctx context.Context) ([]*exec.Cmd, int) {
+func (s *craneSide) commands() ([]*exec.Cmd, int) {
 	file := filepath.Join(s.b.dir, "crane.tar")
 	return []*exec.Cmd{
-		s.b.command(ctx, nil, "tar", "-cf", file, "--transform", "s,^,app/,", "src"),
-		s.b.command(ctx, s.b.dockerEnv(), s.b.tools.crane, "append", "-b", s.b.proxy.host+"/bake/shop:ml",
+		s.b.command(nil, "tar", "-cf", file, "--transform", "s,^,app/,", "src"),
+		s.b.command(s.b.dockerEnv(), s.b.tools.crane, "append", "-b", s.b.proxy.host+"/bake/shop:ml",
 			"-f", file, "-t", s.b.proxy.host+"/bake/shop:crane"),
 	}, 0
 }
 
 // command is a command in the project's folder.
-func (b *bench) command(_ context.Context, env []string, program string, args ...string) *exec.Cmd {
+func (b *bench) command(env []string, program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...)
 	cmd.Dir = b.project.dir
 	cmd.Env = append(b.environ(), env...)
@@ -202,7 +209,7 @@ func (b *bench) dockerEnv() []string {
 
 // run measures a side once.
 func (b *bench) run(ctx context.Context, s side, rtt time.Duration) (sample, error) {
-	cmds, engine := s.commands(ctx)
+	cmds, engine := s.commands()
 	out, err := measure(ctx, b.proxy, rtt, engine, cmds...)
 	if err != nil {
 		return out, fmt.Errorf("measuring %s: %w", s.name(), err)
