@@ -114,7 +114,7 @@ func (p *Pass) readContexts(ctx context.Context) error {
 		in := key.Input{
 			Platform: u.Platform, Build: u.Build, Labels: u.Labels,
 			Options: p.options(u),
-			Files:   make([][]source.Entry, len(u.Build.Inputs)),
+			Files:   make([][]source.Entry, len(u.Build.Inputs)), Lines: &key.FileLines{},
 		}
 		in.External = func(f dockerfile.From) digest.Digest { return p.externals.digest(u, f) }
 		for _, v := range u.Build.Unresolved {
@@ -147,6 +147,11 @@ func addMissing(l *diag.List, pos diag.Pos, context string, err error) {
 		errs = joined.Unwrap()
 	}
 	for _, err := range errs {
+		var ignore *diag.Errors
+		if errors.As(err, &ignore) { // of an ignore file, which has places of its own
+			addTo(l, "", ignore)
+			continue
+		}
 		hint := diag.HintOf(err)
 		var missing *source.NoMatchError
 		if hint == "" && errors.As(err, &missing) {

@@ -29,6 +29,7 @@ import (
 // app is one invocation: its flags, and what it has opened so far.
 type app struct {
 	machine Machine
+	args    []string // as typed, without the program's name
 	flags   struct {
 		dir, file, color, tag string
 		offline               bool
@@ -65,6 +66,9 @@ func (a *app) dir() string {
 func (a *app) home() string {
 	env := a.machine.Getenv
 	if h := env("STRATA_HOME"); h != "" {
+		if !filepath.IsAbs(h) { // runc and mounts need it whole
+			h = filepath.Join(a.machine.Dir, h)
+		}
 		return h
 	}
 	if d := env("XDG_DATA_HOME"); d != "" {
@@ -90,6 +94,9 @@ func (a *app) openRegistry() (*registry.Embedded, error) {
 		return a.embedded, nil
 	}
 	e, err := registry.OpenEmbedded(filepath.Join(a.home(), "registry"))
+	if err != nil && diag.HintOf(err) == "" {
+		err = diag.Hint(err, "Strata keeps everything below %s; $STRATA_HOME names another folder", a.home())
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 	started := a.machine.Now()
 	v := a.view(mode)
 	defer v.Close()
-	rec := record.NewRecorder(a.newRecord(started, args))
+	rec := record.NewRecorder(a.newRecord(started))
 	var p *strata.Pass
 	p, err = a.prepare(ctx, f.passFlags, args, func(c *strata.Config) {
 		c.Ahead = !f.dryRun
@@ -145,9 +145,9 @@ func (a *app) view(mode view.Mode) view.View {
 	})
 }
 
-func (a *app) newRecord(started time.Time, args []string) record.Record {
+func (a *app) newRecord(started time.Time) record.Record {
 	r := record.Record{
-		Version: record.Version, Started: started, Command: record.CommandLine(append([]string{"strata", "build"}, args...)),
+		Version: record.Version, Started: started, Command: record.CommandLine(append([]string{"strata"}, a.args...)),
 		Machine: record.Machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU()},
 	}
 	var engines []string

@@ -74,7 +74,7 @@ func (c code) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 // Run runs one command and gives its exit code.
 func Run(ctx context.Context, m Machine, args []string) int {
-	a := &app{machine: m}
+	a := &app{machine: m, args: args}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(m.Stdin)
@@ -109,7 +109,11 @@ func (a *app) complain(err error) {
 			a.complainOf(fmt.Errorf("%d more units were not started because of that", units.Skipped))
 		}
 	case errors.As(err, &findings):
-		for _, f := range findings.Findings {
+		for i, f := range findings.Findings {
+			if rest := len(findings.Findings) - i; i == mostFindings && rest > 1 {
+				a.complainOf(fmt.Errorf("%d more mistakes of this kind or another", rest))
+				break
+			}
 			hint := f.Hint
 			f.Hint = ""
 			a.complainOf(diag.Hint(errors.New(f.String()), "%s", hint))
@@ -119,14 +123,29 @@ func (a *app) complain(err error) {
 	}
 }
 
+// mostFindings bounds what is shown of a file that is all wrong, such as one
+// that is no Dockerfile.
+const mostFindings = 50
+
+// printable replaces what a terminal would act on: an error quotes foreign
+// files.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return '\uFFFD'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+}
+
 func (a *app) complainOf(err error) {
 	p := a.palette(a.machine.Stderr)
 	for _, line := range strings.Split(strings.TrimRight(err.Error(), "\n"), "\n") {
-		fmt.Fprintf(a.machine.Stderr, "%s %s\n", p.Paint(view.Red, "strata: error:"), line)
+		fmt.Fprintf(a.machine.Stderr, "%s %s\n", p.Paint(view.Red, "strata: error:"), printable(line))
 	}
 	if hint := diag.HintOf(err); hint != "" {
 		for _, line := range strings.Split(hint, "\n") {
-			fmt.Fprintf(a.machine.Stderr, "%s %s\n", p.Paint(view.Cyan, "strata: hint:"), line)
+			fmt.Fprintf(a.machine.Stderr, "%s %s\n", p.Paint(view.Cyan, "strata: hint:"), printable(line))
 		}
 	}
 }

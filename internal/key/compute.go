@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 
@@ -57,6 +58,20 @@ type Input struct {
 	// External gives the digest of an external image for its platform; "" for
 	// what is no image, such as a folder or scratch.
 	External func(dockerfile.From) digest.Digest
+	// Lines keeps the lines of the files, so that recipes of the same files with
+	// other slots or parents share them; nil keeps nothing.
+	Lines *FileLines
+}
+
+// FileLines holds the recipe lines of a unit's files once they were made. The
+// zero value is empty.
+type FileLines struct {
+	whole, trunk onceLines
+}
+
+type onceLines struct {
+	once  sync.Once
+	lines []Line
 }
 
 // Keys are the recipes of one unit.
@@ -139,6 +154,19 @@ func recipe(in Input, parent func(Parent) string, trunk bool) Recipe {
 // addFiles writes each file once, however many instructions take it: which one
 // takes what follows from the instructions' text and the files' names.
 func (r *Recipe) addFiles(in Input, trunk bool) {
+	if in.Lines == nil {
+		r.lines = append(r.lines, fileLines(in, trunk)...)
+		return
+	}
+	kept := &in.Lines.whole
+	if trunk {
+		kept = &in.Lines.trunk
+	}
+	kept.once.Do(func() { kept.lines = fileLines(in, trunk) })
+	r.lines = append(r.lines, kept.lines...)
+}
+
+func fileLines(in Input, trunk bool) []Line {
 	var lines []Line
 	for i, input := range in.Build.Inputs {
 		if trunk && input.Tail {
@@ -149,8 +177,7 @@ func (r *Recipe) addFiles(in Input, trunk bool) {
 		}
 	}
 	slices.SortFunc(lines, func(a, b Line) int { return slices.Compare(a.Fields, b.Fields) })
-	lines = slices.CompactFunc(lines, func(a, b Line) bool { return slices.Equal(a.Fields, b.Fields) })
-	r.lines = append(r.lines, lines...)
+	return slices.CompactFunc(lines, func(a, b Line) bool { return slices.Equal(a.Fields, b.Fields) })
 }
 
 // fileLine writes everything of a file that an image can show. Fields behind

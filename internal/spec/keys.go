@@ -8,7 +8,7 @@ var (
 		"lower-case letters, digits, dots, dashes and underscores, at most 63, the first one a letter or digit"}
 	// imageFormat follows the reference grammar of the distribution project: an
 	// optional host, then path components in lower case; no tag, no digest.
-	imageFormat = &format{regexp.MustCompile(`^([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`),
+	imageFormat = &format{regexp.MustCompile(`^((localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)(:[0-9]+)?/|[A-Za-z0-9-]+:[0-9]+/)?[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`),
 		"a repository in lower case without tag or digest, such as ghcr.io/user/app"}
 	durationFormat = &format{regexp.MustCompile(`^([1-9][0-9]*[smhdw])+$`),
 		"numbers with s, m, h, d or w, such as 36h or 1h30m"}
