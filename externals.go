@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -166,7 +167,7 @@ func resolveExternal(ctx context.Context, c Config, e external, known func() map
 	}
 	a := c.Client.Lookup(ctx, ref)
 	if a.Err != nil {
-		return resolved{}, a.Err // it names the image
+		return resolved{}, missingBase(e.image, a.Err)
 	}
 	r := resolved{ref: ref, source: a.Source.Repository(), index: a.Desc.Digest, digest: a.Desc.Digest}
 	if registry.IsIndex(a.Desc.MediaType) {
@@ -185,6 +186,16 @@ func resolveExternal(ctx context.Context, c Config, e external, known func() map
 		return r, fmt.Errorf("reading the config of %q: %w", e.image, err)
 	}
 	return r, nil
+}
+
+// missingBase says what helps when nobody answers for a base image, beside what
+// helps with a registry: to keep the image here.
+func missingBase(image string, err error) error {
+	var e *registry.Error
+	if errors.As(err, &e) && e.Kind == registry.Unreachable && !errors.Is(err, registry.ErrOffline) {
+		return diag.Hint(err, "is the registry running, and the name right? the image can also be kept on this machine: strata registry import ROOTFS.tar --as %s", image)
+	}
+	return err
 }
 
 // readBaseConfig reads what an image's config contributes. The answer belongs
