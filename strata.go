@@ -208,7 +208,7 @@ func (p *Pass) decide() error {
 func repository(image string, push bool) (registry.Ref, error) {
 	if !hasHost(image) {
 		if push {
-			return registry.Ref{}, diag.Hint(fmt.Errorf("the image %q names no registry to push to", image),
+			return registry.Ref{}, diag.Hint(fmt.Errorf("the image %q names no registry", image),
 				"write it with a host, for example image: ghcr.io/user/%s", image)
 		}
 		return registry.Ref{Host: registry.EmbeddedHost, Repo: image}, nil

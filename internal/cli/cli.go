@@ -103,7 +103,7 @@ func (a *app) complain(err error) {
 	switch {
 	case errors.As(err, &units):
 		for _, m := range units.Failed {
-			a.complainOf(fmt.Errorf("building %s: %w", m.Unit, m.Err))
+			a.complainOf(m.Failure())
 		}
 		if units.Skipped > 0 {
 			a.complainOf(fmt.Errorf("%d more units were not started because of that", units.Skipped))
@@ -209,7 +209,7 @@ func (a *app) root() *cobra.Command {
 		&cobra.Group{ID: "machine", Title: "This machine:"},
 	)
 	for group, cmds := range map[string][]*cobra.Command{
-		"main":    {a.initCmd(), a.planCmd(), a.buildCmd(), a.runCmd(), a.tagsCmd()},
+		"main":    {a.initCmd(), a.planCmd(), a.buildCmd(), a.pullCmd(), a.runCmd(), a.tagsCmd()},
 		"look":    {a.explainCmd(), a.graphCmd(), a.configCmd(), a.inventoryCmd(), a.diffCmd(), a.whyNotCmd(), a.historyCmd()},
 		"machine": {a.doctorCmd(), a.registryCmd(), a.storeCmd()},
 	} {

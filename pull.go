@@ -1,0 +1,86 @@
+package strata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/strata-build/strata/internal/event"
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/key"
+	"github.com/strata-build/strata/internal/registry"
+)
+
+// Pulled is what a pull did with one unit.
+type Pulled struct {
+	Unit    string
+	Found   bool // the registry has the unit, or at least its trunk, as it is now
+	Here    bool // it was on this machine already
+	Size    int64
+	Seconds float64
+}
+
+// Pull copies what the image's own registry holds of the units, as they are now,
+// into the registry on this machine: a build without Push finds it there. The
+// pass must have been prepared with Push.
+func (p *Pass) Pull(ctx context.Context) ([]Pulled, error) {
+	var out []Pulled
+	for _, u := range p.Units {
+		start := time.Now()
+		p.emit(event.Event{Type: event.UnitStarted, Unit: u.ID, Action: "pull"})
+		got, err := p.pull(ctx, u)
+		got.Unit, got.Seconds = u.ID, time.Since(start).Seconds()
+		done := event.Event{Type: event.UnitFinished, Unit: u.ID, Action: "pull", Seconds: got.Seconds, Size: got.Size, Text: "it is not there"}
+		switch {
+		case err != nil:
+			done.Error = err.Error()
+		case got.Here:
+			done.Text = "it is here already"
+		case got.Found:
+			done.Text = "copied"
+		}
+		p.emit(done)
+		if err != nil {
+			return out, fmt.Errorf("pulling %s: %w", u.ID, err)
+		}
+		out = append(out, got)
+	}
+	return out, nil
+}
+
+func (p *Pass) pull(ctx context.Context, u *graph.Unit) (Pulled, error) {
+	a, recipe := p.answers.units[u.ID], p.Keys[u.ID].Unit
+	if hitDigest(a) == "" {
+		a, recipe = p.answers.trunks[u.ID], p.Keys[u.ID].Trunk
+	}
+	if hitDigest(a) == "" {
+		return Pulled{}, nil
+	}
+	img, err := parsePicture(a)
+	if err != nil {
+		return Pulled{}, err
+	}
+	got := Pulled{Found: true}
+	got.Size, _ = img.size()
+	if at := p.Config.Client.Direct().Lookup(ctx, p.repos[u.ID].Mirrored().WithTag(recipe.ID().Tag())); at.State == registry.Hit {
+		got.Here = true
+		return got, nil
+	} else if at.State == registry.Failed {
+		return got, at.Err
+	}
+	return got, p.copyHere(ctx, u, img, recipe)
+}
+
+// copyHere copies the artifact that goes with an image, then the image under its
+// key, so that who finds the image finds the rest.
+func (p *Pass) copyHere(ctx context.Context, u *graph.Unit, img *picture, recipe key.Recipe) error {
+	from, c := p.repos[u.ID], p.Config.Client.Direct()
+	to := from.Mirrored()
+	tag := artifactTag(recipe.ID())
+	if _, err := c.CopyImage(ctx, from.WithTag(tag), to.WithTag(tag)); err != nil && !errors.Is(err, registry.ErrNotFound) {
+		return err
+	}
+	_, err := c.CopyImage(ctx, from.WithDigest(img.desc.Digest), to.WithTag(recipe.ID().Tag()))
+	return err
+}
