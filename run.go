@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,6 +47,16 @@ type Moved struct {
 	Previous string       // digest before, "" when the tag is new or it is not known
 }
 
+// Failure gives the error of a unit that could not be made, with the unit's name
+// in it once.
+func (m Made) Failure() error {
+	prefix := fmt.Sprintf("building %q: ", m.Unit)
+	if m.Err == nil || strings.HasPrefix(m.Err.Error(), prefix) {
+		return m.Err
+	}
+	return fmt.Errorf("%s%w", prefix, m.Err)
+}
+
 // UnitsError says that units could not be made. No user-facing tag was moved.
 type UnitsError struct {
 	Failed  []Made // with their own error
@@ -59,7 +70,7 @@ func (e *UnitsError) Error() string {
 		if i > 0 {
 			s += "\n"
 		}
-		s += fmt.Sprintf("building %s: %v", m.Unit, m.Err)
+		s += m.Failure().Error()
 	}
 	return s
 }
