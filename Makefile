@@ -17,7 +17,7 @@ ROOTLY  := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,GOFLAG
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 # What has goroutines and can run under the race detector without an engine.
-RACE = $(shell go list ./internal/... 2>/dev/null | grep -v -e /internal/buildkit -e /internal/cli -e /internal/zz)
+RACE = $(shell go list . ./internal/... 2>/dev/null | grep -v -e /internal/buildkit -e /internal/cli)
 
 .PHONY: help
 help: ## This list

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containerd/platforms"
@@ -24,11 +25,15 @@ import (
 // bases answers BuildKit's questions about images, and remembers them.
 type bases struct {
 	configs map[string]Config
-	asked   []string
+
+	mu    sync.Mutex // BuildKit asks for several at once
+	asked []string
 }
 
 func (b *bases) ResolveImageConfig(_ context.Context, ref string, o sourceresolver.Opt) (string, digest.Digest, []byte, error) {
 	name := ContextName(ref)
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.asked = append(b.asked, name+" "+platforms.Format(*o.ImageOpt.Platform))
 	c := b.configs[name]
 	img := map[string]any{
