@@ -22,7 +22,7 @@ RACE = $(shell go list . ./internal/... 2>/dev/null | grep -v -e /internal/build
 .PHONY: help
 help: ## This list
 	@echo "Strata $(VERSION)"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Install what building and testing need: Debian packages, an emulator for arm64
@@ -63,7 +63,12 @@ vuln: runc ## Known vulnerabilities in what the binary links (needs Go's vulnera
 	go run $(GOVULNCHECK) -tags embedrunc ./...
 
 .PHONY: bench
-bench: ## The packages' own benchmarks
+bench: build ## Strata beside buildx and crane: docs/benchmarks.md (an hour; BENCH=-quick: minutes)
+	$(ROOTLY) scripts/bases.sh
+	cd bench && $(ROOTLY) "$$(command -v go)" run . -strata ../bin/strata $(BENCH)
+
+.PHONY: microbench
+microbench: ## The packages' own benchmarks
 	go test -run '^$$' -bench . -benchmem ./internal/...
 
 .PHONY: docs

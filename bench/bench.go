@@ -21,6 +21,7 @@ type bench struct {
 	dir     string // of the parent that is measured
 	results []result
 	full    []result
+	start   []result
 	engines int
 
 	registry string // host and port, past the proxy
@@ -80,6 +81,9 @@ func (b *bench) measureParent(ctx context.Context, parent int64) (err error) {
 		}
 	}()
 	if err := b.seed(ctx, parent, sides); err != nil {
+		return err
+	}
+	if err := b.measureStart(ctx, sides); err != nil {
 		return err
 	}
 	if err := b.measureCases(ctx, parent, sides); err != nil {
@@ -158,6 +162,29 @@ func (b *bench) seed(ctx context.Context, parent int64, sides []side) error {
 		}
 		b.show(s, "first build", false, 0, out)
 		b.full = append(b.full, result{cell{Parent: parent, Case: "first build", Cold: true, Side: s.name()}, []sample{out}})
+	}
+	return nil
+}
+
+// measureStart measures commands that build nothing, once a session: what
+// importing an engine costs those who do not use it.
+func (b *bench) measureStart(ctx context.Context, sides []side) error {
+	s, ok := sides[0].(*strataSide)
+	if !ok || b.start != nil {
+		return nil
+	}
+	for _, args := range [][]string{{"version"}, {"plan", "--push"}} {
+		r := result{cell: cell{Case: "strata " + args[0], Side: s.name()}}
+		for range 2 * b.options.runs {
+			cmd := b.command([]string{"STRATA_HOME=" + s.home}, b.tools.strata, args...)
+			out, err := measure(ctx, b.proxy, 0, 0, cmd)
+			if err != nil {
+				return err
+			}
+			r.Samples = append(r.Samples, out)
+		}
+		say("%-21s %.1f ms, %s", r.Case, 1e3*r.seconds(), size(r.peak()))
+		b.start = append(b.start, r)
 	}
 	return nil
 }

@@ -39,6 +39,7 @@ type options struct {
 	rootfs       string
 	dir          string
 	out          string
+	data         string
 	keep         bool
 }
 
@@ -74,6 +75,7 @@ func parseFlags(args []string) (options, error) {
 	f.StringVar(&o.rootfs, "rootfs", "", "tar file of the base image's files (default: what scripts/bases.sh made)")
 	f.StringVar(&o.dir, "dir", "", "folder in which to work (default: the system's temporary one)")
 	f.StringVar(&o.out, "out", "", "folder for benchmarks.md and benchmarks.svg (default: ../docs)")
+	f.StringVar(&o.data, "data", "", "file that keeps the figures, so that several sessions make one page")
 	f.BoolVar(&o.keep, "keep", false, "keep the working folder, to look at it")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -126,6 +128,11 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	if o.out == "" {
 		o.out = filepath.Join(repo, "docs")
+	}
+	if o.strata != "" {
+		if o.strata, err = filepath.Abs(o.strata); err != nil {
+			return err
+		}
 	}
 	t, err := build(ctx, repo, o.strata, o.rootfs, say)
 	if err != nil {

@@ -165,15 +165,18 @@ func modified(file string) int64 {
 	return info.ModTime().UnixNano()
 }
 
-// versions says what is compared.
-func (t tools) versions(ctx context.Context) string {
+// versions says what is compared. Strata is told by its commit.
+func (t tools) versions(ctx context.Context, repo string) string {
 	var out []string
 	for _, p := range peers {
-		out = append(out, p.program+" "+p.version)
+		if p.program != "buildctl" {
+			out = append(out, p.program+" "+p.version)
+		}
 	}
-	strata, err := exec.CommandContext(ctx, t.strata, "version").Output()
-	if err == nil {
-		out = append(out, strings.TrimSpace(strings.SplitN(string(strata), "\n", 2)[0]))
+	cmd := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty")
+	cmd.Dir = repo
+	if commit, err := cmd.Output(); err == nil {
+		out = append([]string{"Strata " + strings.TrimSpace(string(commit))}, out...)
 	}
 	return strings.Join(out, ", ")
 }

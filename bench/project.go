@@ -47,8 +47,8 @@ func newProject(ctx context.Context, dir, host, fill string, parent int64) (*pro
 		".dockerignore":       ".git\n",
 		"requirements/ml.txt": "ml 1\n", "requirements/app.txt": "app 1\n",
 	}
-	for i := range 60 {
-		files[fmt.Sprintf("src/module%02d.py", i)] = source(i, 8<<10)
+	for i := range 200 {
+		files[fmt.Sprintf("src/module%03d.py", i)] = source(i, 2500)
 	}
 	for name, text := range files {
 		if err := p.write(name, text); err != nil {
@@ -146,7 +146,7 @@ WORKDIR /app
 COPY src/ src/
 ENV RELEASE=%[2]s
 LABEL release=%[2]s
-CMD ["/app/src/module00.py", %[2]q]
+CMD ["/app/src/module000.py", %[2]q]
 `, int64(appBytes), metadata),
 		// What a careful user writes by hand to spare BuildKit the parent: no
 		// WORKDIR, every COPY a link, the dependencies in an image of their own.
@@ -159,7 +159,7 @@ RUN fill /opt/app %d "$(cat /requirements/app.txt)"
 COPY --link src/ /app/src/
 ENV RELEASE=%[2]s
 LABEL release=%[2]s
-CMD ["/app/src/module00.py", %[2]q]
+CMD ["/app/src/module000.py", %[2]q]
 `, p.host, metadata),
 	}
 	for name, text := range dockerfiles {
@@ -184,7 +184,7 @@ func (p *project) change(ctx context.Context, kind string) error {
 	case caseNothing:
 		return nil
 	case caseFile:
-		err = p.write("src/module00.py", "# edition "+edition+"\n"+source(0, 8<<10))
+		err = p.write("src/module000.py", "# edition "+edition+"\n"+source(0, 2500))
 	case caseMeta:
 		err = p.setRelease("1", edition)
 	case caseBulk:

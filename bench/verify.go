@@ -15,7 +15,7 @@ import (
 // the change in it would be worthless. It asks the registry itself, past the
 // proxy, and reads layers from the last one on, until it finds the file.
 func (b *bench) verify(ctx context.Context, s side, kind string) error {
-	image, file := s.image(), "app/src/module00.py"
+	image, file := s.image(), "app/src/module000.py"
 	switch kind {
 	case caseFile:
 	case caseBulk:
