@@ -88,7 +88,13 @@ var shell = sync.OnceValues(func() ([]byte, error) {
 func TestScripts(t *testing.T) {
 	for _, group := range []string{"quick", "input", "engine"} {
 		t.Run(group, func(t *testing.T) {
+			work, err := os.MkdirTemp("", "cli-") // short, for sockets below it; gone even where -run picks a few
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { os.RemoveAll(work) })
 			testscript.Run(t, testscript.Params{
+				WorkdirRoot:        work,
 				Dir:                filepath.Join("testdata", group),
 				Setup:              setup,
 				Cmds:               commands,
