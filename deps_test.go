@@ -31,6 +31,7 @@ internal/source     < internal/key internal/origin internal/image/corpus strata 
 internal/graph      < internal/plan strata internal/cli
 internal/key        < internal/plan strata
 internal/slot       < strata
+internal/lock       < strata internal/cli
 internal/image      < internal/buildkit internal/image/corpus internal/origin strata
 internal/origin     < internal/image/corpus strata
 internal/plan       < strata internal/cli
@@ -70,7 +71,7 @@ var heavy = []struct {
 // file system, the network, other processes or the terminal.
 var pure = []string{
 	"internal/diag", "internal/event", "internal/dockerfile", "internal/graph", "internal/key", "internal/plan",
-	"internal/slot", "internal/inventory", "internal/build",
+	"internal/slot", "internal/lock", "internal/inventory", "internal/build",
 }
 
 // worldly are the standard library's ways to the world.

@@ -165,6 +165,13 @@ func resolveExternal(ctx context.Context, c Config, e external, known func() map
 	if err != nil {
 		return resolved{}, err
 	}
+	if r, ok := c.pinned(e, ref); ok {
+		f := known()[e]
+		if f.Digest == r.digest {
+			r.facts = f
+		}
+		return r, nil
+	}
 	a := c.Client.Lookup(ctx, ref)
 	if a.Err != nil {
 		return resolved{}, missingBase(e.image, a.Err)
@@ -218,14 +225,14 @@ func readBaseConfig(ctx context.Context, c Config, ref registry.Ref) (dockerfile
 	}
 	if file != "" {
 		if data, err := json.Marshal(b); err == nil {
-			_ = writeFile(file, data) // only a cache
+			_ = WriteFile(file, data) // only a cache
 		}
 	}
 	return b, nil
 }
 
-// writeFile puts a file in place in one step, making its folder.
-func writeFile(file string, data []byte) error {
+// WriteFile puts a file in place in one step, making its folder.
+func WriteFile(file string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}

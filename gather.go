@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -16,6 +17,7 @@ import (
 	"github.com/strata-build/strata/internal/dockerfile"
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/key"
+	"github.com/strata-build/strata/internal/lock"
 	"github.com/strata-build/strata/internal/slot"
 	"github.com/strata-build/strata/internal/source"
 )
@@ -192,6 +194,16 @@ func (p *Pass) warnOfRemotes() {
 				})
 			}
 		}
+	}
+}
+
+// warnOfPins tells which external images the lock does not pin.
+func (p *Pass) warnOfPins() {
+	for _, name := range slices.Sorted(slices.Values(p.unpinned())) {
+		p.Warnings = append(p.Warnings, diag.Finding{
+			Severity: diag.Warning, Pos: diag.Pos{File: lock.Name},
+			Text: name + " is not pinned, and was looked up now", Hint: "strata lock",
+		})
 	}
 }
 

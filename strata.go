@@ -19,6 +19,7 @@ import (
 	"github.com/strata-build/strata/internal/event"
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/key"
+	"github.com/strata-build/strata/internal/lock"
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/registry"
 	"github.com/strata-build/strata/internal/slot"
@@ -35,10 +36,11 @@ type Config struct {
 	Sink     event.Sink
 	Cache    string // folder for what can be made again; "" keeps nothing
 
-	Push     bool     // look up and publish in the image's own registry, not the embedded one
-	Units    []string // patterns of the units that are asked for; none: all
-	Rebuild  bool     // build the units that are asked for whatever the registry holds
-	Refresh  bool     // count a slot that has turned at once, whatever `stale` says
+	Lock     *lock.File // pins of external images; nil: each is resolved now
+	Push     bool       // look up and publish in the image's own registry, not the embedded one
+	Units    []string   // patterns of the units that are asked for; none: all
+	Rebuild  bool       // build the units that are asked for whatever the registry holds
+	Refresh  bool       // count a slot that has turned at once, whatever `stale` says
 	Version  Version
 	Stat     *source.StatCache
 	Estimate func(layer, variant, platform string, a plan.Action) *plan.Estimate
@@ -103,6 +105,7 @@ func Prepare(ctx context.Context, c Config) (*Pass, error) {
 		return nil, err
 	}
 	p.warnOfRemotes()
+	p.warnOfPins()
 	if err := p.probe(ctx); err != nil {
 		return nil, err
 	}

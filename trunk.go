@@ -238,7 +238,7 @@ func (p *Pass) freshSlot(u *graph.Unit) bool {
 	if begun, err := os.ReadFile(file); err == nil && string(begun) == now {
 		return false
 	}
-	_ = writeFile(file, []byte(now)) // without it the next try begins anew, too
+	_ = WriteFile(file, []byte(now)) // without it the next try begins anew, too
 	return true
 }
 

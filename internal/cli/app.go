@@ -198,13 +198,17 @@ func (a *app) config(ctx context.Context) (strata.Config, error) {
 	if err != nil {
 		return strata.Config{}, err
 	}
+	pins, err := a.lockFile()
+	if err != nil {
+		return strata.Config{}, err
+	}
 	v := <-version
 	p = p.With(v.Release())
 	a.stat = source.OpenStatCache(filepath.Join(a.home(), "cache", "files"))
 	a.closers = append(a.closers, a.stat.Save)
 	return strata.Config{
 		Project: p, Client: client, Platform: "linux/" + runtime.GOARCH, Now: a.machine.Now(),
-		Cache: filepath.Join(a.home(), "cache"), Version: v, Stat: a.stat,
+		Cache: filepath.Join(a.home(), "cache"), Version: v, Lock: pins, Stat: a.stat,
 		Estimate: a.estimator(p.Image), Emulated: a.emulated,
 	}, nil
 }

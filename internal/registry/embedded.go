@@ -41,6 +41,7 @@ type Embedded struct {
 // OpenEmbedded opens the registry in dir, which it makes if need be. It fails
 // while another process collects garbage there, after waiting a little.
 func OpenEmbedded(dir string) (*Embedded, error) {
+	hushGlobal()
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening the embedded registry: %w", err)
@@ -155,6 +156,14 @@ func (l *Listener) Close() error {
 	<-l.done
 	return err
 }
+
+// hushGlobal keeps what distribution writes straight to logrus' global logger off the
+// terminal, unless somebody has taken that logger.
+var hushGlobal = sync.OnceFunc(func() {
+	if logrus.StandardLogger().Out == os.Stderr {
+		logrus.SetOutput(io.Discard)
+	}
+})
 
 // quiet is a context in which distribution logs nothing. Distribution takes
 // its logger from the context, under a key of an internal package, and falls

@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	strata "github.com/strata-build/strata"
+	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/lock"
+	"github.com/strata-build/strata/internal/view"
+)
+
+// lockFile reads the project's strata.lock; nil when there is none.
+func (a *app) lockFile() (*lock.File, error) {
+	data, err := os.ReadFile(filepath.Join(a.dir(), lock.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", lock.Name, pathCause(err))
+	}
+	f, err := lock.Parse(data)
+	if err != nil {
+		return nil, diag.Hint(err, "`strata lock` writes it anew once it is removed")
+	}
+	return f, nil
+}
+
+func (a *app) lockCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "lock",
+		Short: "Pin every external image in strata.lock",
+		Long: `Lock writes strata.lock: every image that a Dockerfile takes from elsewhere, pinned to
+its digest per platform. Recipes use it, so that a base image moves when you say so
+(strata update) and not in the middle of a day. Images that are pinned already stay
+as they are; those that are no longer used go. Commit the file.`,
+		Example: `  strata lock && git add strata.lock`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.moveLock(cmd.Context(), func(string) bool { return false }, false)
+		},
+	}
+	return cmd
+}
+
+func (a *app) updateCmd() *cobra.Command {
+	var check, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "update [IMAGE...]",
+		Short: "Move the pins of external images to what they are now",
+		Long: `Update moves the pins in strata.lock to what the images' tags point to now, and says
+what changed and which units stand on it. Without an image, all move. With --check
+it only looks, by one request an image, and exits with 2 when one has moved.
+
+` + exitCodesHelp(),
+		Example: `  strata update
+  strata update debian:bookworm-slim
+  strata update --check      # in CI: exit code 2 when a base image has moved`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if check {
+				return a.checkLock(cmd.Context(), args, asJSON)
+			}
+			return a.moveLock(cmd.Context(), func(name string) bool { return len(args) == 0 || slices.Contains(args, name) }, asJSON)
+		},
+	}
+	cmd.Flags().BoolVar(&check, "check", false, "change nothing; exit with 2 when an image has moved")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+// moveLock writes the lock with the images that move taken from the registries.
+func (a *app) moveLock(ctx context.Context, move func(string) bool, asJSON bool) error {
+	c, err := a.config(ctx)
+	if err != nil {
+		return err
+	}
+	old := c.Lock
+	fresh, err := strata.Pins(ctx, c)
+	if err != nil {
+		return err
+	}
+	next := old.Keep(fresh, move)
+	data, err := next.Encode()
+	if err != nil {
+		return err
+	}
+	changes := lock.Diff(old, next)
+	if err := strata.WriteFile(filepath.Join(a.dir(), lock.Name), data); err != nil {
+		return fmt.Errorf("writing %s: %w", lock.Name, err)
+	}
+	if err := a.showChanges(ctx, c, changes, asJSON); err != nil || asJSON {
+		return err
+	}
+	fmt.Fprintf(a.machine.Stdout, "%s: %d pinned, %d changed\n", lock.Name, len(next.Images), len(changes))
+	return nil
+}
+
+func (a *app) checkLock(ctx context.Context, images []string, asJSON bool) error {
+	c, err := a.config(ctx)
+	if err != nil {
+		return err
+	}
+	if c.Lock == nil {
+		return diag.Hint(errors.New("there is no strata.lock to check"), "`strata lock` writes it")
+	}
+	changes, err := strata.Outdated(ctx, c)
+	if err != nil {
+		return err
+	}
+	if len(images) > 0 {
+		changes = slices.DeleteFunc(changes, func(ch lock.Change) bool { return !slices.Contains(images, ch.Name) })
+	}
+	if err := a.showChanges(ctx, c, changes, asJSON); err != nil {
+		return err
+	}
+	if len(changes) > 0 {
+		return code(exitChanges)
+	}
+	if !asJSON {
+		fmt.Fprintf(a.machine.Stdout, "%s is up to date: %d images\n", lock.Name, len(c.Lock.Images))
+	}
+	return nil
+}
+
+// showChanges writes a line for each image that moved, with what stands on it.
+func (a *app) showChanges(ctx context.Context, c strata.Config, changes []lock.Change, asJSON bool) error {
+	if asJSON {
+		if changes == nil {
+			changes = []lock.Change{}
+		}
+		return writeJSON(a.machine.Stdout, changes)
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	units, err := strata.UnitsOn(ctx, c)
+	if err != nil {
+		return err
+	}
+	t := view.Table{Columns: []view.Column{{Title: "IMAGE"}, {Title: "WAS"}, {Title: "IS"}, {Title: "PINNED"}, {Title: "UNITS ON IT", Shrink: true}}}
+	for _, ch := range changes {
+		since := "-"
+		if !ch.OldSince.IsZero() {
+			since = view.Duration(a.machine.Now().Sub(ch.OldSince).Truncate(time.Second)) + " ago"
+		}
+		t.Row(ch.Name, shortDigest(ch.Old.String()), shortDigest(ch.New.String()), since, strings.Join(units[ch.Name], ", "))
+	}
+	return t.Write(a.machine.Stdout, a.palette(a.machine.Stdout), a.width(a.machine.Stdout))
+}
+
+func shortDigest(d string) string {
+	_, hex, ok := strings.Cut(d, ":")
+	if !ok || len(hex) < 12 {
+		return "-"
+	}
+	return hex[:12]
+}

@@ -1,0 +1,127 @@
+package strata
+
+import (
+	"context"
+	"maps"
+	"sync"
+
+	"github.com/strata-build/strata/internal/dockerfile"
+	"github.com/strata-build/strata/internal/lock"
+	"github.com/strata-build/strata/internal/registry"
+)
+
+// Pins asks for every external image of the project as it is now, whatever the
+// lock says, and gives them as a lock.
+func Pins(ctx context.Context, c Config) (*lock.File, error) {
+	c.Lock = nil
+	p := &Pass{Config: c, known: newShared()}
+	if err := p.readGraph(ctx); err != nil {
+		return nil, err
+	}
+	images := map[string]*lock.Image{}
+	f := &lock.File{Version: lock.Version}
+	for e, x := range p.externals {
+		i := images[e.image]
+		if i == nil {
+			i = &lock.Image{
+				Name: e.image, From: x.ref.Name(), Index: x.index, Resolved: c.Now.UTC().Truncate(1e9),
+				Platforms: map[string]lock.Platform{},
+			}
+			images[e.image] = i
+		}
+		i.Platforms[e.platform] = lock.Platform{
+			Digest: x.digest, Env: x.base.Env, WorkingDir: x.base.WorkingDir, Shell: x.base.Shell, OnBuild: x.base.OnBuild,
+		}
+	}
+	for _, i := range images {
+		f.Images = append(f.Images, *i)
+	}
+	return f, nil
+}
+
+// Outdated asks, by one HEAD request an image and all at once, which pinned
+// images have moved since.
+func Outdated(ctx context.Context, c Config) ([]lock.Change, error) {
+	want := map[string]lock.Image{}
+	for _, i := range c.Lock.Images {
+		want[i.Name] = i
+	}
+	now := &lock.File{Version: lock.Version}
+	var mu sync.Mutex
+	err := each(ctx, want, 64, func(ctx context.Context, name string, i lock.Image) error {
+		ref, err := registry.ParseRef(name)
+		if err != nil {
+			return err
+		}
+		d, err := c.Client.Resolve(ctx, ref)
+		if err != nil {
+			return err
+		}
+		i.Index = d.Digest
+		mu.Lock()
+		defer mu.Unlock()
+		now.Images = append(now.Images, i)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return lock.Diff(c.Lock, now), nil
+}
+
+// pinned gives an external image as the lock has it.
+func (c Config) pinned(e external, ref registry.Ref) (resolved, bool) {
+	i, p, ok := c.Lock.Find(e.image, e.platform)
+	if !ok {
+		return resolved{}, false
+	}
+	return resolved{
+		ref: ref, source: ref.Repository(), index: i.Index, digest: p.Digest,
+		base: dockerfile.Config{Env: p.Env, WorkingDir: p.WorkingDir, Shell: p.Shell, OnBuild: p.OnBuild},
+	}, true
+}
+
+// UnitsOn gives the units that stand on each external image, directly or through
+// their parents, by the image's name as Dockerfiles write it. It asks no
+// registry.
+func UnitsOn(ctx context.Context, c Config) (map[string][]string, error) {
+	p := &Pass{Config: c, known: newShared()}
+	files, err := p.readDockerfiles()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.order(files, c.Project.Units(), nil); err != nil {
+		return nil, err
+	}
+	on := map[string]map[string]bool{} // unit -> images
+	out := map[string][]string{}
+	for _, u := range p.Units {
+		on[u.ID] = map[string]bool{}
+		for _, f := range u.Build.Froms {
+			if e, ok := externalOf(p.Graph, u, f); ok {
+				on[u.ID][e.image] = true
+			}
+		}
+		for _, up := range u.Parents {
+			maps.Copy(on[u.ID], on[up.ID])
+		}
+		for name := range on[u.ID] {
+			out[name] = append(out[name], u.ID)
+		}
+	}
+	return out, context.Cause(ctx)
+}
+
+// unpinned names the external images that there is a lock for, but no pin.
+func (p *Pass) unpinned() []string {
+	if p.Config.Lock == nil {
+		return nil
+	}
+	var out []string
+	for e := range p.externals {
+		if _, _, ok := p.Config.Lock.Find(e.image, e.platform); !ok {
+			out = append(out, e.image+" for "+e.platform)
+		}
+	}
+	return out
+}
