@@ -53,7 +53,8 @@ func (p *Pass) findInventory(ctx context.Context, u *graph.Unit, img *picture, f
 		return nil, err
 	}
 	if inv == nil {
-		if inv, err = makeInventory(ctx, c, img); err != nil {
+		open := func(l ocispec.Descriptor) (io.ReadCloser, error) { return p.known.openBlob(ctx, c, img, l) }
+		if inv, err = makeInventory(ctx, c, img, open); err != nil {
 			return nil, err
 		}
 		if blobs, err = keepInventory(ctx, c, ref, inv); err != nil {
@@ -73,7 +74,7 @@ func readInventory(ctx context.Context, c *registry.Client, img *picture) (*inve
 	if inv, _, err := keptInventory(ctx, c, img.ref.WithTag(inventoryTag(img.desc.Digest)), img, true); inv != nil && err == nil {
 		return inv, nil
 	}
-	return makeInventory(ctx, c, img)
+	return makeInventory(ctx, c, img, func(l ocispec.Descriptor) (io.ReadCloser, error) { return c.Blob(ctx, img.ref, l) })
 }
 
 // ownInventory fetches the inventory that an image names. One that is missing,
@@ -149,7 +150,9 @@ func keptParts(ctx context.Context, c *registry.Client, ref registry.Ref) (*pict
 
 // makeInventory lists the files of an image from its layers; those of a trunk
 // whose list is known are not read again.
-func makeInventory(ctx context.Context, c *registry.Client, img *picture) (*inventory.Inventory, error) {
+func makeInventory(ctx context.Context, c *registry.Client, img *picture,
+	open func(ocispec.Descriptor) (io.ReadCloser, error),
+) (*inventory.Inventory, error) {
 	layers := img.manifest.Layers
 	base, err := trunkInventory(ctx, c, img)
 	if err != nil {
@@ -161,7 +164,7 @@ func makeInventory(ctx context.Context, c *registry.Client, img *picture) (*inve
 	var read []inventory.Layer
 	for _, l := range layers {
 		read = append(read, inventory.Layer{Blob: l.Digest, MediaType: l.MediaType, Open: func() (io.ReadCloser, error) {
-			return c.Blob(ctx, img.ref, l)
+			return open(l)
 		}})
 	}
 	inv, err := inventory.FromLayers(ctx, base, read)

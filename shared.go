@@ -2,6 +2,9 @@ package strata
 
 import (
 	"context"
+	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -22,12 +25,17 @@ type shared struct {
 	pictures map[digest.Digest]*picture
 	lists    map[string]*inventory.Inventory
 	parts    map[digest.Digest][2]string // blobs of inventories: small and full, "DIGEST SIZE"
+	offers   map[int]openBlob            // of engines that have just built
+	offered  int
 }
+
+// openBlob opens a blob without asking a registry, where it can.
+type openBlob func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
 
 func newShared() *shared {
 	return &shared{
 		locks: map[string]*sync.Mutex{}, pictures: map[digest.Digest]*picture{},
-		lists: map[string]*inventory.Inventory{}, parts: map[digest.Digest][2]string{},
+		lists: map[string]*inventory.Inventory{}, parts: map[digest.Digest][2]string{}, offers: map[int]openBlob{},
 	}
 }
 
@@ -43,6 +51,38 @@ func (s *shared) lock(what string, d digest.Digest) (unlock func()) {
 	s.mu.Unlock()
 	l.Lock()
 	return l.Unlock
+}
+
+// offer lets blobs be read from an engine until withdraw is called. There may be
+// nothing to offer.
+func (s *shared) offer(open openBlob) (withdraw func()) {
+	if open == nil {
+		return func() {}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.offered++
+	id := s.offered
+	s.offers[id] = open
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.offers, id)
+	}
+}
+
+// openBlob opens a layer of an image: from an engine that has it, else from its
+// registry.
+func (s *shared) openBlob(ctx context.Context, c *registry.Client, img *picture, l ocispec.Descriptor) (io.ReadCloser, error) {
+	s.mu.Lock()
+	offers := slices.Collect(maps.Values(s.offers))
+	s.mu.Unlock()
+	for _, open := range offers {
+		if b, err := open(ctx, l); err == nil {
+			return b, nil
+		}
+	}
+	return c.Blob(ctx, img.ref, l)
 }
 
 // picture reads an answer, or gives the picture that was read from it before.

@@ -110,6 +110,7 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	if res.Release != nil {
 		defer res.Release()
 	}
+	defer r.pass.known.offer(res.Blob)()
 	m.Steps = append(m.Steps, res.Steps...)
 	built, err := readPicture(r.repo(u), res.Manifest, res.Body)
 	if err != nil {
