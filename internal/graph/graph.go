@@ -56,17 +56,58 @@ type Options struct {
 // New makes the graph from the project and its Dockerfiles by path. All that is
 // wrong is told at once.
 func New(p *spec.Project, files map[string]*dockerfile.File, o Options) (*Graph, error) {
-	b := &builder{project: p, files: files, options: o, stages: map[stageKey]string{}, units: map[string]*Unit{}}
+	b := &builder{project: p, files: files, options: o, stages: map[stageKey]string{}, units: map[string]*Unit{}, onBuild: map[string]map[string][]string{}}
 	for _, u := range p.Units() {
 		b.declare(u)
 	}
 	for _, id := range b.order {
 		b.analyse(b.units[id])
 	}
+	// A parent's ONBUILD triggers are instructions of its children: these are
+	// read once more with them.
+	for _, id := range b.order {
+		if u := b.units[id]; b.inherits(u) {
+			u.Parents = nil
+			b.analyse(u)
+		}
+	}
 	if err := b.problems.Err(); err != nil {
 		return nil, err
 	}
 	return b.sorted()
+}
+
+// inherits notes the triggers that a unit's parents leave to it, by the name of
+// the From that takes the parent, and says whether there are any.
+func (b *builder) inherits(u *Unit) bool {
+	for _, p := range u.Parents {
+		name := p.Context
+		if p.Arg != "" {
+			name = "arg:" + p.Arg
+		}
+		if t := b.units[p.ID].triggers(); t != nil {
+			if b.onBuild[u.ID] == nil {
+				b.onBuild[u.ID] = map[string][]string{}
+			}
+			b.onBuild[u.ID][name] = t
+		}
+	}
+	return b.onBuild[u.ID] != nil
+}
+
+// triggers gives what the ONBUILD instructions of a unit's last stage say; those
+// of the stages below are used up there.
+func (u *Unit) triggers() []string {
+	if u.Build == nil {
+		return nil
+	}
+	var out []string
+	for _, l := range u.Build.Lines {
+		if text, ok := strings.CutPrefix(l.Text, "ONBUILD "); ok && l.Stage == len(u.Build.StageNames)-1 {
+			out = append(out, text)
+		}
+	}
+	return out
 }
 
 type stageKey struct{ dockerfile, stage, variant, platform string }
@@ -77,7 +118,8 @@ type builder struct {
 	options  Options
 	order    []string
 	units    map[string]*Unit
-	stages   map[stageKey]string // stage layers by Dockerfile and stage
+	stages   map[stageKey]string            // stage layers by Dockerfile and stage
+	onBuild  map[string]map[string][]string // by unit and From: triggers of parents
 	problems diag.List
 }
 
@@ -150,6 +192,7 @@ func (b *builder) analyse(u *Unit) {
 	o := dockerfile.Options{
 		Target: u.Target, Args: u.Args, Platform: u.Platform, BuildPlatform: b.options.BuildPlatform,
 		Contexts: map[string]bool{}, Folders: map[string]bool{}, ParentArgs: map[string]bool{},
+		OnBuild: b.onBuild[u.ID],
 	}
 	if o.BuildPlatform == "" {
 		o.BuildPlatform = u.Platform

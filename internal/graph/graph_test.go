@@ -184,3 +184,28 @@ func TestClosure(t *testing.T) {
 		}
 	}
 }
+
+// What a parent leaves to its children by ONBUILD is an instruction of theirs.
+func TestTriggersOfAParent(t *testing.T) {
+	const two = "image: x\nlayers:\n  base: {dockerfile: base}\n  app: {parent: base, dockerfile: app}\n"
+	for _, app := range []string{"ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nCOPY a /\n", "FROM base\nCOPY a /\n"} {
+		g, err := load(t, map[string]string{
+			"strata.yaml": two, "app": app,
+			"base": "FROM scratch AS below\nONBUILD COPY used-up /\nFROM below\nONBUILD COPY later /\nONBUILD RUN   make\n",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := g.Unit("app/linux/amd64").Build
+		var got []string
+		for _, l := range b.Lines {
+			got = append(got, l.Text)
+		}
+		if text := strings.Join(got, "|"); !strings.Contains(text, "|COPY later /|RUN make|COPY a /") || strings.Contains(text, "used-up") {
+			t.Errorf("the lines are %q", got)
+		}
+		if b.Trunk.Empty || len(b.Inputs) != 2 {
+			t.Errorf("the trunk is empty: %t; it takes %v", b.Trunk.Empty, b.Inputs)
+		}
+	}
+}
