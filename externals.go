@@ -116,6 +116,9 @@ func (p *Pass) resolveExternals(ctx context.Context) error {
 			})
 			mu.Lock()
 			defer mu.Unlock()
+			if ctx.Err() != nil {
+				return err // the look-up that failed tells why
+			}
 			if err != nil {
 				problems.Errorf(pos, diag.HintOf(err), "%v", err)
 			}

@@ -277,13 +277,13 @@ func withLabels(config []byte, labels map[string]string) ([]byte, error) {
 		return nil, fmt.Errorf("reading the config: %w", err)
 	}
 	inner := map[string]json.RawMessage{}
-	if raw, ok := top["config"]; ok {
+	if raw, ok := top["config"]; ok && string(raw) != "null" {
 		if err := json.Unmarshal(raw, &inner); err != nil {
 			return nil, fmt.Errorf("reading the config: %w", err)
 		}
 	}
 	all := map[string]string{}
-	if raw, ok := inner["Labels"]; ok {
+	if raw, ok := inner["Labels"]; ok && string(raw) != "null" {
 		if err := json.Unmarshal(raw, &all); err != nil {
 			return nil, fmt.Errorf("reading the labels: %w", err)
 		}

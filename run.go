@@ -1,6 +1,7 @@
 package strata
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,7 +89,8 @@ func (e *UnitsError) Unwrap() []error {
 // user-facing tags, then the indexes. When any unit fails, what does not depend
 // on it is still finished, but no tag is moved.
 func (p *Pass) Execute(ctx context.Context) (Result, error) {
-	r := &runner{pass: p, made: map[string]*Made{}, images: map[string]*picture{}, before: map[registry.Ref]string{}}
+	r := &runner{pass: p, made: map[string]*Made{}, images: map[string]*picture{}, before: map[registry.Ref]string{}, unknown: map[registry.Ref]error{}}
+	defer p.endAhead()
 	defer r.inBackground.Wait()
 	start := time.Now()
 	p.emit(event.Event{Type: event.RunStarted, Total: int64(len(p.Plan.Steps))})
@@ -99,7 +101,7 @@ func (p *Pass) Execute(ctx context.Context) (Result, error) {
 			nodes = append(nodes, build.Node{ID: s.Unit, Needs: parentIDs(p.Graph.Unit(s.Unit))})
 		}
 	}
-	outcomes := build.Schedule(ctx, nodes, max(p.Config.Parallel, 2), r.unit)
+	outcomes := build.Schedule(ctx, nodes, cmp.Or(p.Config.Parallel, 2), r.unit)
 	res, err := r.collect(outcomes)
 	if err == nil {
 		err = r.gates(ctx)
@@ -147,6 +149,7 @@ type runner struct {
 
 	inBackground sync.WaitGroup          // look-ups beside the run
 	before       map[registry.Ref]string // where tags pointed when the run began
+	unknown      map[registry.Ref]error  // tags of which that could not be found out
 }
 
 // openEngine opens the engine when it is first needed.
@@ -236,7 +239,7 @@ func (r *runner) make(ctx context.Context, u *graph.Unit, step plan.Step, m *Mad
 		return nil, err
 	}
 	if trunk != nil {
-		if len(u.Build.Trunk.Tail) == 0 && len(u.Labels) == 0 && built {
+		if built { // labels and all
 			return trunk, nil
 		}
 		img, err := r.appendTail(ctx, u, trunk, m)

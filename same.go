@@ -4,18 +4,21 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/inventory"
+	"github.com/strata-build/strata/internal/key"
 )
 
 // sameAsBefore gives the unit's last image, or the trunk of it, if what was
 // built now is the same but for volatile files: then the old one stays, and
 // what stands on it need not be made again. Nil means that it is another, or
-// that it can't be told.
-func (r *runner) sameAsBefore(ctx context.Context, u *graph.Unit, built *picture, inv *inventory.Inventory, whole bool) *picture {
+// that it can't be told. Where the unit's own instructions or files have changed,
+// a volatile file may be what they are about, and so nothing may differ.
+func (r *runner) sameAsBefore(ctx context.Context, u *graph.Unit, built *picture, inv *inventory.Inventory, recipe key.Recipe, whole bool) *picture {
 	last := r.pass.answers.lastImages[u.ID]
 	if last == nil {
 		return nil
@@ -39,10 +42,23 @@ func (r *runner) sameAsBefore(ctx context.Context, u *graph.Unit, built *picture
 	if before == nil {
 		return nil
 	}
+	if r.changedItself(ctx, last, recipe) {
+		if diffs, err := inventory.Diff(before, inv); err != nil || len(diffs) > 0 {
+			return nil
+		}
+		return last
+	}
 	if alike, err := inventory.Alike(before, inv); err != nil || !alike {
 		return nil
 	}
 	return last
+}
+
+// changedItself says whether a recipe differs from that of an image in more than
+// what they stand on; so it does where the image's can't be read.
+func (r *runner) changedItself(ctx context.Context, img *picture, recipe key.Recipe) bool {
+	before := r.pass.readRecipe(ctx, img.ref, img.manifest.Annotations)
+	return before.IsZero() || slices.ContainsFunc(key.Diff(before, recipe), key.Change.Own)
 }
 
 // sameConfig compares what two configs say about running the image, not when

@@ -175,29 +175,39 @@ func (p *Pass) fetchAhead(ctx context.Context) {
 	if !p.Config.Ahead {
 		return
 	}
+	ctx, p.stopAhead = context.WithCancel(ctx)
 	for _, u := range p.Units {
 		if p.answers.hits[u.ID].Unit != "" || len(u.Build.Trunk.Tail) == 0 {
 			continue
 		}
-		go func() {
+		p.ahead.Go(func() {
 			img, err := p.likelyTrunk(ctx, u)
 			if err != nil || img == nil || img.desc.Digest == "" {
 				return
 			}
-			go func() { _ = img.loadConfig(ctx, p.Config.Client) }()
+			p.ahead.Go(func() { _ = img.loadConfig(ctx, p.Config.Client) })
 			_, _ = p.inventoryOf(ctx, u, img, false)
-		}()
+		})
 		for _, t := range u.Build.Trunk.Tail {
 			if t.Copy == nil {
 				continue
 			}
-			go func() {
+			p.ahead.Go(func() {
 				if img, err := p.there(ctx, u, t.Copy.From); err == nil && img != nil {
 					_, _ = p.inventoryOf(ctx, u, img, true)
 				}
-			}()
+			})
 		}
 	}
+}
+
+// endAhead ends what is fetched ahead and not needed any more, so that nothing
+// of it is under way when the registry is closed.
+func (p *Pass) endAhead() {
+	if p.stopAhead != nil {
+		p.stopAhead()
+	}
+	p.ahead.Wait()
 }
 
 // likelyTrunk gives the image that a unit's tail will go on, if the registry

@@ -155,3 +155,20 @@ func TestMaxAge(t *testing.T) {
 		t.Errorf("three days after the slot ended: %s", got)
 	}
 }
+
+// In a new slot the engine's cache is not used before a build has come through:
+// what an earlier try did not come to is still there as the old slot left it.
+func TestRegressionAFailedRefreshBeginsAnew(t *testing.T) {
+	w := newRefreshed(t, "")
+	p := w.planAt(t, monday, true)
+	base, plain := p.Graph.Unit(baseID), p.Graph.Unit(app)
+	if !p.freshSlot(base) || !p.freshSlot(base) {
+		t.Error("the second try takes the cache of the slot before")
+	}
+	if p.noteSlot(base); p.freshSlot(base) {
+		t.Error("a slot that was built in is still new")
+	}
+	if p.freshSlot(plain) {
+		t.Error("a unit without a refresh has a new slot")
+	}
+}

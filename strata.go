@@ -11,6 +11,7 @@ package strata
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/strata-build/strata/internal/build"
@@ -93,6 +94,9 @@ type Pass struct {
 	contexts  contexts
 	answers   answers
 	known     *shared
+
+	ahead     sync.WaitGroup // what is fetched ahead
+	stopAhead context.CancelFunc
 }
 
 // Prepare goes the whole way up to the plan. It writes nothing but the cache.
@@ -107,9 +111,11 @@ func Prepare(ctx context.Context, c Config) (*Pass, error) {
 	p.warnOfRemotes()
 	p.warnOfPins()
 	if err := p.probe(ctx); err != nil {
+		p.endAhead()
 		return nil, err
 	}
 	if err := p.decide(); err != nil {
+		p.endAhead()
 		return nil, err
 	}
 	return p, nil

@@ -103,12 +103,17 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	}
 	var lists listings
 	job.Local, job.List = true, lists.read
+	fresh := r.pass.freshSlot(u)
+	job.NoCache = job.NoCache || fresh || r.pass.rebuild(u)
 	res, err := engine.Build(ctx, job, sink)
 	if err != nil {
 		return nil, err
 	}
 	if res.Release != nil {
 		defer res.Release()
+	}
+	if fresh {
+		r.pass.noteSlot(u)
 	}
 	defer r.pass.known.offer(res.Blob)()
 	m.Steps = append(m.Steps, res.Steps...)
@@ -126,7 +131,7 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 		return nil, fmt.Errorf("listing the files of %s: %w", u.ID, err)
 	}
 	whole := recipe.ID() == r.pass.Keys[u.ID].Unit.ID()
-	if same := r.sameAsBefore(ctx, u, built, inv, whole); same != nil {
+	if same := r.sameAsBefore(ctx, u, built, inv, recipe, whole); same != nil {
 		m.Reason += "; it came out the same as before, so that stays"
 		return same, r.adopt(ctx, u, same, recipe, whole)
 	}
@@ -164,7 +169,7 @@ func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 	j := build.Job{
 		Unit: u.ID, Dockerfile: source, Name: filepath.ToSlash(u.Dockerfile), ContextDir: p.path(u.Context),
 		Platform: u.Platform, Args: map[string]string{}, Contexts: map[string]string{}, Pins: map[string]digest.Digest{},
-		SSH: u.SSH, Network: u.Network, NoCache: p.Config.NoCache || p.freshSlot(u),
+		SSH: u.SSH, Network: u.Network, NoCache: p.Config.NoCache,
 		Compression: p.Config.Project.Compression, SourceDateEpoch: p.epoch(u).Unix(), Repository: p.Config.engineName(r.repo(u)),
 	}
 	j.CacheFrom, j.CacheTo = p.caches(u)
@@ -207,8 +212,12 @@ func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 		}
 	}
 	for _, f := range u.Build.Froms {
-		if e, ok := externalOf(p.Graph, u, f); ok && f.Image != "" && f.Kind != "syntax" {
+		if e, ok := externalOf(p.Graph, u, f); ok && f.Kind != "syntax" {
 			x := p.externals[e]
+			if f.Image == "" { // a named context, whose tag must not be read again
+				j.Contexts[f.Context] = "docker-image://" + p.Config.engineName(x.source.WithDigest(x.index))
+				continue
+			}
 			j.Pins[f.Image] = x.index
 			if ref := x.source.WithDigest(x.index); x.source.Host == registry.EmbeddedHost && p.Config.engineName(ref) != ref.String() {
 				// An engine elsewhere does not know the mirror on this machine.
@@ -223,24 +232,31 @@ func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 // freshSlot says whether an engine may not use its instruction cache for a unit,
 // because a refresh slot began since the unit was last built: the slot is not
 // part of any instruction, and a cached `apt-get upgrade` refreshes nothing. A
-// file remembers the slot, so that a build that failed midway can go on where it
-// was.
+// build that failed midway begins anew: what it did not come to is still in the
+// cache as the slot before has left it.
 func (p *Pass) freshSlot(u *graph.Unit) bool {
 	now := p.slots[u.ID].Name
-	last := p.answers.last[u.ID]
-	if now == "" || !last.Known || last.Recipe.Slot() == now {
+	if now == "" || p.answers.last[u.ID].Recipe.Slot() == now {
 		return false
 	}
 	if p.Config.Cache == "" {
 		return true
 	}
-	name := sha256.Sum256([]byte(p.repos[u.ID].String() + " " + u.ID))
-	file := filepath.Join(p.Config.Cache, "slots", hex.EncodeToString(name[:8]))
-	if begun, err := os.ReadFile(file); err == nil && string(begun) == now {
-		return false
+	done, err := os.ReadFile(p.slotFile(u))
+	return err != nil || string(done) != now
+}
+
+// noteSlot remembers that an engine has built a unit without its cache in the
+// unit's slot: what the cache has for it now is of this slot.
+func (p *Pass) noteSlot(u *graph.Unit) {
+	if p.Config.Cache != "" {
+		_ = WriteFile(p.slotFile(u), []byte(p.slots[u.ID].Name)) // without it the next build begins anew, too
 	}
-	_ = WriteFile(file, []byte(now)) // without it the next try begins anew, too
-	return true
+}
+
+func (p *Pass) slotFile(u *graph.Unit) string {
+	name := sha256.Sum256([]byte(p.repos[u.ID].String() + " " + u.ID))
+	return filepath.Join(p.Config.Cache, "slots", hex.EncodeToString(name[:8]))
 }
 
 // checkArg is the build argument that sets BuildKit's own checks.

@@ -28,6 +28,12 @@ const (
 // Parent says whether the change is that a parent has another key.
 func (c Change) Parent() bool { return c.Label == labelParent }
 
+// Own says whether the change is in what the unit itself is told to do, and not
+// in what it stands on or when.
+func (c Change) Own() bool {
+	return c.Label != labelParent && c.Label != labelExternal && c.Label != labelEpoch
+}
+
 // String says the change in a user's words.
 func (c Change) String() string {
 	switch c.Label {
