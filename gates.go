@@ -7,13 +7,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/event"
 	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/key"
 	"github.com/strata-build/strata/internal/registry"
+	"github.com/strata-build/strata/internal/source"
 )
 
 // GateError says that a unit's test did not pass. Its image stays under its key
@@ -42,7 +45,11 @@ func (r *runner) gates(ctx context.Context) error {
 		if u.Test == nil || img == nil || r.pass.Config.NoTest {
 			continue
 		}
-		mark := r.repo(u).WithTag(gateTag(u, r.pass.Keys[u.ID].Unit.ID().Tag()))
+		by, err := r.testKey(ctx, u)
+		if err != nil {
+			return fmt.Errorf("reading the test of %s: %w", u.ID, err)
+		}
+		mark := r.repo(u).WithTag(gateTag(u, r.pass.Keys[u.ID].Unit.ID().Tag()+string(by)))
 		a := r.pass.Config.Client.Direct().Lookup(ctx, mark)
 		if a.State == registry.Failed {
 			return fmt.Errorf("looking up the test of %s: %w", u.ID, a.Err)
@@ -66,13 +73,44 @@ func (r *runner) gates(ctx context.Context) error {
 
 // gateTag marks an image whose test has passed. It depends on the test, so that
 // another test runs again.
-func gateTag(u *graph.Unit, keyTag string) string {
+func gateTag(u *graph.Unit, keys string) string {
 	test, err := json.Marshal(u.Test)
 	if err != nil {
 		panic("internal error: " + err.Error())
 	}
-	sum := sha256.Sum256(append(test, keyTag...))
+	sum := sha256.Sum256(append(test, keys...))
 	return "strata-t-" + hex.EncodeToString(sum[:])
+}
+
+// testKey names what a test by a stage is made from, which the unit's key does
+// not know: the stage's instructions and the files that it takes. It is "" for a
+// test by a command.
+func (r *runner) testKey(ctx context.Context, u *graph.Unit) (key.ID, error) {
+	if u.Test.Stage == "" {
+		return "", nil
+	}
+	o := u.Options
+	o.Target, o.Contexts = u.Test.Stage, map[string]bool{}
+	for name := range u.Options.Contexts { // the engine is given no others
+		o.Contexts[name] = u.Contexts[name] != "" ||
+			slices.ContainsFunc(u.Parents, func(p graph.Parent) bool { return p.Context == name })
+	}
+	b, err := u.File.Analyze(o)
+	if err != nil {
+		return "", err
+	}
+	in := r.pass.inputs[u.ID]
+	in.Build, in.Labels, in.Lines, in.Files = b, nil, nil, make([][]source.Entry, len(b.Inputs))
+	for i, input := range b.Inputs {
+		tree, err := r.pass.open(r.pass.contextOf(u, input.Context))
+		if err != nil {
+			return "", err
+		}
+		if in.Files[i], err = tree.Select(ctx, selection(input)); err != nil {
+			return "", err
+		}
+	}
+	return key.Compute(in).Unit.ID(), nil
 }
 
 func (r *runner) gate(ctx context.Context, u *graph.Unit, img *picture) error {

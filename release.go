@@ -65,15 +65,17 @@ func (r *runner) protected(moves []move) error {
 	}
 	var taken []string
 	for _, m := range moves {
-		before := r.tagBefore(m.ref)
-		if before == "" || before == digest.FromBytes(m.body).String() {
+		if !slices.ContainsFunc(r.pass.Config.Project.Protect, func(pattern string) bool {
+			ok, _ := path.Match(pattern, m.ref.Tag)
+			return ok
+		}) {
 			continue
 		}
-		for _, pattern := range r.pass.Config.Project.Protect {
-			if ok, _ := path.Match(pattern, m.ref.Tag); ok {
-				taken = append(taken, m.ref.Tag)
-				break
-			}
+		if err := r.unknown[m.ref]; err != nil {
+			return fmt.Errorf("looking up the protected tag %s: %w", m.ref.Tag, err)
+		}
+		if before := r.tagBefore(m.ref); before != "" && before != digest.FromBytes(m.body).String() {
+			taken = append(taken, m.ref.Tag)
 		}
 	}
 	if len(taken) == 0 {
@@ -265,11 +267,14 @@ func (r *runner) lookAtTags(ctx context.Context) {
 	}
 	r.inBackground.Go(func() {
 		for i, a := range r.pass.Config.Client.Probe(ctx, refs) {
-			if a.State == registry.Hit {
-				r.mu.Lock()
+			r.mu.Lock()
+			switch a.State {
+			case registry.Hit:
 				r.before[refs[i]] = a.Desc.Digest.String()
-				r.mu.Unlock()
+			case registry.Failed:
+				r.unknown[refs[i]] = a.Err
 			}
+			r.mu.Unlock()
 		}
 	})
 }
