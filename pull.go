@@ -23,7 +23,8 @@ type Pulled struct {
 
 // Pull copies what the image's own registry holds of the units, as they are now,
 // into the registry on this machine: a build without Push finds it there. The
-// pass must have been prepared with Push.
+// pass must have been prepared with Push. Trunks come along: the next change needs
+// no engine then.
 func (p *Pass) Pull(ctx context.Context) ([]Pulled, error) {
 	var out []Pulled
 	for _, u := range p.Units {
@@ -50,26 +51,35 @@ func (p *Pass) Pull(ctx context.Context) ([]Pulled, error) {
 }
 
 func (p *Pass) pull(ctx context.Context, u *graph.Unit) (Pulled, error) {
-	a, recipe := p.answers.units[u.ID], p.Keys[u.ID].Unit
-	if hitDigest(a) == "" {
-		a, recipe = p.answers.trunks[u.ID], p.Keys[u.ID].Trunk
+	var got Pulled
+	for _, there := range []struct {
+		answer registry.Answer
+		recipe key.Recipe
+	}{{p.answers.trunks[u.ID], p.Keys[u.ID].Trunk}, {p.answers.units[u.ID], p.Keys[u.ID].Unit}} {
+		if hitDigest(there.answer) == "" {
+			continue
+		}
+		img, err := parsePicture(there.answer)
+		if err != nil {
+			return got, err
+		}
+		if !got.Found {
+			got.Found, got.Here = true, true
+		}
+		got.Size, _ = img.size()
+		at := p.Config.Client.Direct().Lookup(ctx, p.repos[u.ID].Mirrored().WithTag(there.recipe.ID().Tag()))
+		switch {
+		case at.State == registry.Hit:
+			continue
+		case at.State == registry.Failed:
+			return got, at.Err
+		}
+		got.Here = false
+		if err := p.copyHere(ctx, u, img, there.recipe); err != nil {
+			return got, err
+		}
 	}
-	if hitDigest(a) == "" {
-		return Pulled{}, nil
-	}
-	img, err := parsePicture(a)
-	if err != nil {
-		return Pulled{}, err
-	}
-	got := Pulled{Found: true}
-	got.Size, _ = img.size()
-	if at := p.Config.Client.Direct().Lookup(ctx, p.repos[u.ID].Mirrored().WithTag(recipe.ID().Tag())); at.State == registry.Hit {
-		got.Here = true
-		return got, nil
-	} else if at.State == registry.Failed {
-		return got, at.Err
-	}
-	return got, p.copyHere(ctx, u, img, recipe)
+	return got, nil
 }
 
 // copyHere copies the artifact that goes with an image, then the image under its
