@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -42,6 +43,9 @@ type app struct {
 	listener *registry.Listener
 	stat     *source.StatCache
 	closers  []func() error
+
+	listening sync.Mutex // units that are built at once ask for the listener,
+	closing   sync.Mutex // and open engines
 }
 
 // close ends what was opened, the last first.
@@ -52,6 +56,13 @@ func (a *app) close() error {
 	}
 	a.closers = nil
 	return errors.Join(errs...)
+}
+
+// onClose notes what close has to do.
+func (a *app) onClose(do func() error) {
+	a.closing.Lock()
+	defer a.closing.Unlock()
+	a.closers = append(a.closers, do)
 }
 
 // dir is the folder that the command works in.
@@ -101,7 +112,7 @@ func (a *app) openRegistry() (*registry.Embedded, error) {
 		return nil, err
 	}
 	a.embedded = e
-	a.closers = append(a.closers, e.Close)
+	a.onClose(e.Close)
 	return e, nil
 }
 
@@ -118,6 +129,8 @@ func (a *app) client() (*registry.Client, error) {
 
 // listen gives the address at which engines reach the embedded registry.
 func (a *app) listen() (string, error) {
+	a.listening.Lock()
+	defer a.listening.Unlock()
 	if a.listener != nil {
 		return a.listener.Host(), nil
 	}
@@ -130,7 +143,7 @@ func (a *app) listen() (string, error) {
 		return "", err
 	}
 	a.listener = l
-	a.closers = append(a.closers, l.Close)
+	a.onClose(l.Close)
 	return l.Host(), nil
 }
 

@@ -72,7 +72,7 @@ func (a *app) openOne(ctx context.Context, addr string, tell say) (engine, error
 	if err != nil {
 		return nil, err
 	}
-	a.closers = append(a.closers, e.Close)
+	a.onClose(e.Close)
 	return e, nil
 }
 
@@ -89,7 +89,7 @@ func (a *app) openEmbedded(ctx context.Context, tell say) (*buildkit.Embedded, e
 	if err != nil {
 		return nil, err
 	}
-	a.closers = append(a.closers, e.Close)
+	a.onClose(e.Close)
 	return e, nil
 }
 
