@@ -68,7 +68,7 @@ func (b *bench) measureParent(ctx context.Context, parent int64) (err error) {
 	if err := b.pushBase(ctx); err != nil {
 		return err
 	}
-	if b.project, err = newProject(ctx, filepath.Join(b.dir, "project"), b.proxy.host, b.tools.fill, parent); err != nil {
+	if b.project, err = newProject(ctx, filepath.Join(b.dir, "project"), b.proxy.host, parent); err != nil {
 		return err
 	}
 	if err := b.project.commit(ctx); err != nil {
@@ -127,12 +127,17 @@ func (b *bench) dockerConfig() error {
 	return os.WriteFile(filepath.Join(b.dir, "docker", "config.json"), []byte("{}"), 0o600)
 }
 
-// pushBase puts the base image into the registry, under an index as public
-// base images are.
+// pushBase puts the base image into the registry, with the program that the
+// RUN instructions use, under an index as public base images are.
 func (b *bench) pushBase(ctx context.Context) error {
 	name := b.proxy.host + "/library/debian"
+	fill := filepath.Join(b.dir, "fill.tar")
+	cmd := exec.CommandContext(ctx, "tar", "-cf", fill, "-C", filepath.Dir(b.tools.fill), "--transform", "s,^,usr/local/bin/,", filepath.Base(b.tools.fill))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("packing fill: %w\n%s", err, out)
+	}
 	for _, args := range [][]string{
-		{"append", "--new_layer", b.tools.rootfs, "--new_tag", name + ":layer"},
+		{"append", "--new_layer", b.tools.rootfs, "--new_layer", fill, "--new_tag", name + ":layer"},
 		{"mutate", name + ":layer", "--set-platform", "linux/amd64", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"--cmd", "bash", "--tag", name + ":amd64"},
 		{"index", "append", "--manifest", name + ":amd64", "--tag", name + ":bookworm-slim"},

@@ -15,10 +15,11 @@ import (
 // the app is to be.
 type project struct {
 	dir     string
-	host    string // of the registry
-	parent  int64  // compressed bytes of what the app stands on
-	edition int    // counts changes, so that no two are alike
-	corpus  []byte // text to make many files from; nil until it is needed
+	host    string                               // of the registry
+	parent  int64                                // compressed bytes of what the app stands on
+	edition int                                  // counts changes, so that no two are alike
+	made    struct{ base, ml, app, meta string } // what the Dockerfiles say
+	corpus  []byte                               // text to make many files from; nil until it is needed
 }
 
 const (
@@ -31,22 +32,9 @@ const (
 )
 
 // newProject writes the tree and makes it a git repository.
-func newProject(ctx context.Context, dir, host, fill string, parent int64) (*project, error) {
+func newProject(ctx context.Context, dir, host string, parent int64) (*project, error) {
 	p := &project{dir: dir, host: host, parent: parent, edition: 1}
-	program, err := os.ReadFile(fill)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.write("tools/fill", string(program)); err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(p.path("tools/fill"), 0o755); err != nil {
-		return nil, err
-	}
-	files := map[string]string{
-		".dockerignore":       ".git\n",
-		"requirements/ml.txt": "ml 1\n", "requirements/app.txt": "app 1\n",
-	}
+	files := map[string]string{".dockerignore": ".git\n"}
 	for i := range 200 {
 		files[fmt.Sprintf("src/module%03d.py", i)] = source(i, 2500)
 	}
@@ -58,7 +46,8 @@ func newProject(ctx context.Context, dir, host, fill string, parent int64) (*pro
 	if err := p.setRepo("shop"); err != nil {
 		return nil, err
 	}
-	if err := p.setRelease("1", "1"); err != nil {
+	p.made.base, p.made.ml, p.made.app, p.made.meta = "1", "1", "1", "1"
+	if err := p.writeDockerfiles(); err != nil {
 		return nil, err
 	}
 	return p, p.git(ctx, "init", "-q")
@@ -125,42 +114,41 @@ target %[1]q {
 	return p.write("docker-bake.hcl", bake.String())
 }
 
-// setRelease writes the Dockerfiles; base and metadata are what changes in them.
-func (p *project) setRelease(base, metadata string) error {
+// writeDockerfiles writes the Dockerfiles. Dependencies are named in the
+// instruction that installs them. With a COPY of a list before it, a bake of
+// linked targets does not find what its own cache in the registry holds (BuildKit
+// v0.33.1, from the second target on), and would look worse than it has to.
+func (p *project) writeDockerfiles() error {
 	ml := int64(max(float64(p.parent)-rootfsBytes-baseBytes*compressed, 1e6) / compressed)
 	dockerfiles := map[string]string{
 		"base": fmt.Sprintf(`FROM %s/library/debian:bookworm-slim
-COPY tools/fill /usr/local/bin/fill
 RUN fill /opt/base %d base-%s
-`, p.host, int64(baseBytes), base),
+`, p.host, int64(baseBytes), p.made.base),
 		"ml": fmt.Sprintf(`ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
-COPY requirements/ml.txt /requirements/
-RUN fill /opt/ml %d "$(cat /requirements/ml.txt)"
-`, ml),
+RUN fill /opt/ml %d ml-%s
+`, ml, p.made.ml),
 		"app": fmt.Sprintf(`ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
-COPY requirements/app.txt /requirements/
-RUN fill /opt/app %d "$(cat /requirements/app.txt)"
+RUN fill /opt/app %d app-%s
 WORKDIR /app
 COPY src/ src/
-ENV RELEASE=%[2]s
-LABEL release=%[2]s
-CMD ["/app/src/module000.py", %[2]q]
-`, int64(appBytes), metadata),
+ENV RELEASE=%[3]s
+LABEL release=%[3]s
+CMD ["/app/src/module000.py", %[3]q]
+`, int64(appBytes), p.made.app, p.made.meta),
 		// What a careful user writes by hand to spare BuildKit the parent: no
 		// WORKDIR, every COPY a link, the dependencies in an image of their own.
 		"deps": fmt.Sprintf(`ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
-COPY requirements/app.txt /requirements/
-RUN fill /opt/app %d "$(cat /requirements/app.txt)"
-`, int64(appBytes)),
+RUN fill /opt/app %d app-%s
+`, int64(appBytes), p.made.app),
 		"link": fmt.Sprintf(`FROM %s/link/shop:deps
 COPY --link src/ /app/src/
 ENV RELEASE=%[2]s
 LABEL release=%[2]s
 CMD ["/app/src/module000.py", %[2]q]
-`, p.host, metadata),
+`, p.host, p.made.meta),
 	}
 	for name, text := range dockerfiles {
 		if err := p.write("docker/Dockerfile."+name, text); err != nil {
@@ -186,15 +174,19 @@ func (p *project) change(ctx context.Context, kind string) error {
 	case caseFile:
 		err = p.write("src/module000.py", "# edition "+edition+"\n"+source(0, 2500))
 	case caseMeta:
-		err = p.setRelease("1", edition)
+		p.made.meta = edition
+		err = p.writeDockerfiles()
 	case caseBulk:
 		err = p.bulk(ctx)
 	case caseAppDep:
-		err = p.write("requirements/app.txt", "app "+edition+"\n")
+		p.made.app = edition
+		err = p.writeDockerfiles()
 	case caseMLDep:
-		err = p.write("requirements/ml.txt", "ml "+edition+"\n")
+		p.made.ml = edition
+		err = p.writeDockerfiles()
 	case caseBase:
-		err = p.setRelease(edition, "1")
+		p.made.base = edition
+		err = p.writeDockerfiles()
 	default:
 		err = fmt.Errorf("there is no case %q", kind)
 	}
