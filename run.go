@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -257,7 +258,7 @@ func (r *runner) make(ctx context.Context, u *graph.Unit, step plan.Step, m *Mad
 // content key, which names the parents by digest, it may be there although
 // their keys are new.
 func (r *runner) cutoff(ctx context.Context, u *graph.Unit, step plan.Step, m *Made) (*picture, error) {
-	if len(step.Needs) == 0 || r.pass.rebuild(u) {
+	if len(step.Needs) == 0 || r.pass.forced(u) {
 		return nil, nil
 	}
 	c := r.contentID(u)
@@ -291,17 +292,14 @@ func (r *runner) pointTo(ctx context.Context, u *graph.Unit, img *picture, tags 
 	})
 }
 
+// rebuild says whether the registry's image of a unit does not count: the unit
+// is forced, or stands on one that is.
 func (p *Pass) rebuild(u *graph.Unit) bool {
-	if !p.Config.Rebuild {
-		return false
-	}
-	for _, w := range p.Wanted {
-		if w.ID == u.ID {
-			return true
-		}
-	}
-	return false
+	return p.Config.Rebuild && slices.ContainsFunc(p.Wanted, func(w *graph.Unit) bool { return w.ID == u.ID })
 }
+
+// forced says whether the user named the unit to be built again.
+func (p *Pass) forced(u *graph.Unit) bool { return p.Config.Rebuild && p.asked[u.ID] }
 
 func manifestOf(desc ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}

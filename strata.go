@@ -85,6 +85,7 @@ type Pass struct {
 	Keys     map[string]key.Keys
 	Warnings []diag.Finding
 
+	asked     map[string]bool         // IDs of the units that were named
 	repos     map[string]registry.Ref // where the results of each unit are kept
 	externals externals
 	sources   map[string][]byte    // Dockerfiles by path
@@ -159,9 +160,16 @@ func (p *Pass) order(files map[string]*dockerfile.File, asked []spec.Unit, base 
 	}
 	p.Graph, p.Wanted = g, nil
 	var ids []string
+	p.asked = map[string]bool{}
 	for _, u := range asked {
 		ids = append(ids, u.ID())
-		p.Wanted = append(p.Wanted, g.Unit(u.ID()))
+		p.asked[u.ID()] = true
+	}
+	if p.Config.Rebuild {
+		ids = g.On(ids)
+	}
+	for _, id := range ids {
+		p.Wanted = append(p.Wanted, g.Unit(id))
 	}
 	p.Units = g.Closure(ids)
 	return nil

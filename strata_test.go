@@ -341,3 +341,25 @@ func TestNoTagMovesWhenAUnitFails(t *testing.T) {
 		t.Errorf("the tag latest is a %s", a.State)
 	}
 }
+
+// To build a base again is to build again what stands on it: its key stays, and
+// would find the image on the old base.
+func TestRebuildReachesWhatStandsOnIt(t *testing.T) {
+	w := newRefreshed(t, "")
+	w.pretend(t, sunday, baseID, mlID)
+	c := w.config(t)
+	c.Now, c.Rebuild, c.Units = sunday, true, []string{"base"}
+	p, err := Prepare(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := actions(p); got != "base build, ml build, app build" {
+		t.Errorf("the plan is %s", got)
+	}
+	if s, _ := p.Plan.Step(mlID); s.Reasons[0] != "parent "+baseID+" is built again" {
+		t.Errorf("ml is built because %q", s.Reasons)
+	}
+	if base, ml := p.Graph.Unit(baseID), p.Graph.Unit(mlID); !p.forced(base) || p.forced(ml) || !p.rebuild(ml) {
+		t.Error("only the base was asked for")
+	}
+}

@@ -104,7 +104,7 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	var lists listings
 	job.Local, job.List = true, lists.read
 	fresh := r.pass.freshSlot(u)
-	job.NoCache = job.NoCache || fresh || r.pass.rebuild(u)
+	job.NoCache = job.NoCache || fresh || r.pass.forced(u)
 	res, err := engine.Build(ctx, job, sink)
 	if err != nil {
 		return nil, err

@@ -32,7 +32,7 @@ func (f *passFlags) addJSON(cmd *cobra.Command) {
 }
 
 func (f *passFlags) addRebuild(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the units that are asked for, whatever the registry holds")
+	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the named units and all that stands on them, whatever registry and caches hold")
 }
 
 // prepare goes the whole way up to the plan and tells the warnings.

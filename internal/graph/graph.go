@@ -339,6 +339,23 @@ func (g *Graph) Closure(ids []string) []*Unit {
 	return out
 }
 
+// On gives the IDs and those of all units that stand on them, in the graph's
+// order.
+func (g *Graph) On(ids []string) []string {
+	on := map[string]bool{}
+	for _, id := range ids {
+		on[id] = true
+	}
+	var out []string
+	for _, u := range g.Units {
+		if on[u.ID] || slices.ContainsFunc(u.Parents, func(p Parent) bool { return on[p.ID] }) {
+			on[u.ID] = true
+			out = append(out, u.ID)
+		}
+	}
+	return out
+}
+
 func (g *Graph) mark(u *Unit, want map[string]bool) {
 	if want[u.ID] {
 		return

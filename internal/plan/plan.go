@@ -170,7 +170,7 @@ func (m *maker) explain(u *graph.Unit, s *Step) {
 	last := m.in.Last[u.ID]
 	switch {
 	case m.in.Rebuild[u.ID]:
-		s.Reasons = append(s.Reasons, "asked to build it again")
+		s.Reasons = append(s.Reasons, m.again(u))
 		return
 	case !last.Known:
 		s.Reasons = append(s.Reasons, "never built")
@@ -186,6 +186,16 @@ func (m *maker) explain(u *graph.Unit, s *Step) {
 	if why := m.in.Inexact[u.ID]; why != "" {
 		s.Reasons = append(s.Reasons, "the engine makes its last files: "+why)
 	}
+}
+
+// again says why a unit is built whatever the registry holds.
+func (m *maker) again(u *graph.Unit) string {
+	for _, p := range u.Parents {
+		if m.in.Rebuild[p.ID] {
+			return "parent " + p.ID + " is built again"
+		}
+	}
+	return "asked to build it again"
 }
 
 func (m *maker) changes(u *graph.Unit, last key.Recipe) []key.Change {
