@@ -234,9 +234,6 @@ func (b *bench) measureCase(ctx context.Context, c cell, sides []side) error {
 			if !s.applies(c.Case) {
 				continue
 			}
-			if run < 0 && (c.Case != caseNothing && c.Case != caseBulk) {
-				continue
-			}
 			if err := s.prepare(ctx, c.Cold && run >= 0); err != nil {
 				return err
 			}
