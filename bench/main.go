@@ -40,6 +40,7 @@ type options struct {
 	dir          string
 	out          string
 	data         string
+	render       bool
 	keep         bool
 }
 
@@ -76,6 +77,7 @@ func parseFlags(args []string) (options, error) {
 	f.StringVar(&o.dir, "dir", "", "folder in which to work (default: the system's temporary one)")
 	f.StringVar(&o.out, "out", "", "folder for benchmarks.md and benchmarks.svg (default: ../docs)")
 	f.StringVar(&o.data, "data", "", "file that keeps the figures, so that several sessions make one page")
+	f.BoolVar(&o.render, "render", false, "measure nothing: write the page from the figures in -data")
 	f.BoolVar(&o.keep, "keep", false, "keep the working folder, to look at it")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -133,6 +135,9 @@ func run(ctx context.Context, o options) (err error) {
 		if o.strata, err = filepath.Abs(o.strata); err != nil {
 			return err
 		}
+	}
+	if o.render {
+		return render(o)
 	}
 	t, err := build(ctx, repo, o.strata, o.rootfs, say)
 	if err != nil {

@@ -38,12 +38,29 @@ func (b *bench) report(ctx context.Context, repo string) error {
 			return err
 		}
 	}
+	return f.write(b.options.out)
+}
+
+// render writes page and picture from what a file keeps.
+func render(o options) error {
+	var f findings
+	data, err := os.ReadFile(o.data)
+	if err == nil {
+		err = json.Unmarshal(data, &f)
+	}
+	if err != nil {
+		return fmt.Errorf("reading figures from %q: %w", o.data, err)
+	}
+	return f.write(o.out)
+}
+
+func (f findings) write(dir string) error {
 	for name, text := range map[string]string{"benchmarks.md": f.page(), "benchmarks.svg": f.picture()} {
-		if err := os.WriteFile(filepath.Join(b.options.out, name), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
-	say("wrote %s", filepath.Join(b.options.out, "benchmarks.md"))
+	say("wrote %s", filepath.Join(dir, "benchmarks.md"))
 	return nil
 }
 
