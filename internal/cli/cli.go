@@ -205,6 +205,8 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.flags.tag, "tag-version", "", "`version` in place of the one that git describe gives")
 	root.AddGroup(
 		&cobra.Group{ID: "main", Title: "Main commands:"},
+		&cobra.Group{ID: "release", Title: "Releases:"},
+		&cobra.Group{ID: "ci", Title: "In CI, and without Strata:"},
 		&cobra.Group{ID: "look", Title: "Looking closer:"},
 		&cobra.Group{ID: "machine", Title: "This machine:"},
 	)
