@@ -47,6 +47,39 @@ func Describe(ctx context.Context, dir string) (Info, error) {
 	return info, nil
 }
 
+// Order says how one commit of the repository that holds dir stands to another.
+type Order int
+
+// The orders. Commits that a shallow clone does not have are Unrelated.
+const (
+	Unrelated  Order = iota // neither stands on the other, as far as can be told
+	Ancestor                // the first is part of the second's history, or is the second
+	Descendant              // the second is part of the first's history
+)
+
+// Compare tells how commit a stands to commit b. A commit that is not there is no
+// error: the answer is Unrelated.
+func Compare(ctx context.Context, dir, a, b string) (Order, error) {
+	if a == b {
+		return Ancestor, nil
+	}
+	r := repo{dir: dir}
+	for _, c := range []struct {
+		first, second string
+		order         Order
+	}{{a, b, Ancestor}, {b, a, Descendant}} {
+		_, err := r.git(ctx, "merge-base", "--is-ancestor", c.first, c.second)
+		switch {
+		case err == nil:
+			return c.order, nil
+		case exitCode(err) == 1 || exitCode(err) == 128 && !errors.Is(err, ErrNoGit): // 128: no such commit here
+		default:
+			return Unrelated, fmt.Errorf("comparing commits in %q: %w", dir, err)
+		}
+	}
+	return Unrelated, nil
+}
+
 type repo struct{ dir string }
 
 func (r repo) describe(ctx context.Context) (Info, error) {

@@ -196,3 +196,32 @@ func TestCancelled(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestCompareTellsTheOrderOfCommits(t *testing.T) {
+	dir := newRepo(t)
+	one := run(t, dir, "rev-parse", "HEAD")
+	commit(t, dir, "two")
+	two := run(t, dir, "rev-parse", "HEAD")
+	run(t, dir, "checkout", "-q", "-b", "side", one)
+	commit(t, dir, "side")
+	side := run(t, dir, "rev-parse", "HEAD")
+	absent := strings.Repeat("ab", 20)
+	for _, c := range []struct {
+		name, a, b string
+		want       Order
+	}{
+		{"the same", one, one, Ancestor},
+		{"older", one, two, Ancestor},
+		{"newer", two, one, Descendant},
+		{"another branch", two, side, Unrelated},
+		{"not in this clone", two, absent, Unrelated},
+	} {
+		got, err := Compare(t.Context(), dir, c.a, c.b)
+		if err != nil || got != c.want {
+			t.Errorf("%s: %v, %v; want %v", c.name, got, err, c.want)
+		}
+	}
+	if _, err := Compare(t.Context(), t.TempDir(), one, two); !errors.Is(err, ErrNoGit) {
+		t.Errorf("without a repository: %v", err)
+	}
+}
