@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/graph"
@@ -32,20 +33,36 @@ type move struct {
 // release moves the user-facing tags: those of manifests first, then, once all
 // of them stand, those of indexes. It is called only when every unit of the run
 // is in the registry, so a tag never points at half a release.
-func (r *runner) release(ctx context.Context, res Result) ([]Moved, error) {
+func (r *runner) release(ctx context.Context, res Result) (Result, error) {
+	r.inBackground.Wait()
+	if r.pass.Config.NoTags {
+		return res, r.keepRecord(ctx, res)
+	}
 	manifests, indexes, err := r.moves()
 	if err != nil {
-		return nil, err
+		return res, err
 	}
-	r.inBackground.Wait()
-	if err := r.protected(append(slices.Clone(manifests), indexes...)); err != nil {
-		return nil, err
+	for _, moves := range []*[]move{&manifests, &indexes} {
+		rest, held, err := r.hold(ctx, *moves)
+		if err != nil {
+			return res, err
+		}
+		*moves, res.Held = rest, append(res.Held, held...)
 	}
-	for _, m := range append(slices.Clone(manifests), indexes...) {
+	all := append(slices.Clone(manifests), indexes...)
+	if err := r.protected(all); err != nil {
+		return res, err
+	}
+	for _, m := range all {
 		res.Tags = append(res.Tags, Moved{m.target(), r.tagBefore(m.ref)})
 	}
-	kept := make(chan error, 1)
-	go func() { kept <- r.keepRecord(ctx, res) }()
+	var beside errgroup.Group // what is written while the tags move
+	mine := orders{}
+	if r.ordered() {
+		mine = r.mine(all)
+		beside.Go(func() error { return r.claim(ctx, r.orders, mine) })
+	}
+	beside.Go(func() error { return r.keepRecord(ctx, res) })
 	var done []Moved
 	for _, moves := range [][]move{manifests, indexes} {
 		moved, e := r.set(ctx, moves)
@@ -54,7 +71,25 @@ func (r *runner) release(ctx context.Context, res Result) ([]Moved, error) {
 			break
 		}
 	}
-	return done, errors.Join(err, <-kept)
+	res.Tags = done
+	err = errors.Join(err, beside.Wait())
+	if err == nil && !r.settled(done, mine) {
+		err = r.settle(ctx, all, mine)
+	}
+	return res, err
+}
+
+// settled says whether this run has changed nothing that another one could have
+// changed at the same time.
+func (r *runner) settled(done []Moved, mine orders) bool {
+	for repo, set := range mine {
+		for tag, s := range set {
+			if r.orders[repo][tag] != s {
+				return false
+			}
+		}
+	}
+	return !slices.ContainsFunc(done, func(m Moved) bool { return m.Previous != m.Ref.Digest.String() })
 }
 
 // protected refuses to move a tag that the project protects and that points
@@ -264,6 +299,9 @@ func (r *runner) lookAtTags(ctx context.Context) {
 		for _, tag := range append(project.TagsFor(u.Unit, rel), project.IndexTags(u.Layer, u.Variant, rel)...) {
 			refs = append(refs, r.repo(u).WithTag(tag))
 		}
+	}
+	if r.ordered() {
+		r.inBackground.Go(func() { r.orders, r.ordersErr = r.readOrders(ctx, repositories(refs)) })
 	}
 	r.inBackground.Go(func() {
 		for i, a := range r.pass.Config.Client.Probe(ctx, refs) {

@@ -41,6 +41,7 @@ type Made struct {
 type Result struct {
 	Units []Made // in the plan's order
 	Tags  []Moved
+	Held  []Held // tags that stay where a newer commit has set them
 }
 
 // Moved is a user-facing tag that was set.
@@ -108,7 +109,7 @@ func (p *Pass) Execute(ctx context.Context) (Result, error) {
 		err = r.gates(ctx)
 	}
 	if err == nil {
-		res.Tags, err = r.release(ctx, res)
+		res, err = r.release(ctx, res)
 	}
 	if cause := context.Cause(ctx); cause != nil && err != nil {
 		err = cause
@@ -151,6 +152,8 @@ type runner struct {
 	inBackground sync.WaitGroup          // look-ups beside the run
 	before       map[registry.Ref]string // where tags pointed when the run began
 	unknown      map[registry.Ref]error  // tags of which that could not be found out
+	orders       orders                  // which commits have set the moving tags
+	ordersErr    error
 }
 
 // openEngine opens the engine when it is first needed.
@@ -254,11 +257,12 @@ func (r *runner) make(ctx context.Context, u *graph.Unit, step plan.Step, m *Mad
 	return r.buildWhole(ctx, u, m)
 }
 
-// cutoff looks a unit up again whose parents were made in this run: under its
-// content key, which names the parents by digest, it may be there although
+// cutoff looks a unit up again whose parents were made in this run, or of which
+// nothing but the parents changed: under its content key, which names the parents by digest, it may be there although
 // their keys are new.
 func (r *runner) cutoff(ctx context.Context, u *graph.Unit, step plan.Step, m *Made) (*picture, error) {
-	if len(step.Needs) == 0 || r.pass.forced(u) {
+	// An earlier run may have made the parents, as in a pipeline of several jobs.
+	if len(step.Needs) == 0 && !step.Unless || r.pass.forced(u) {
 		return nil, nil
 	}
 	c := r.contentID(u)

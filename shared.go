@@ -169,13 +169,35 @@ func (p *Pass) externalBase(ctx context.Context, u *graph.Unit, f dockerfile.Fro
 	return p.known.picture(a)
 }
 
+// fetchBases starts to fetch the manifests of the external images that appends
+// may go on, so that they come while the build contexts are read and the
+// registry is asked for the keys.
+func (p *Pass) fetchBases(ctx context.Context) {
+	if !p.Config.Ahead {
+		return
+	}
+	ctx = p.untilEnd(ctx)
+	for _, u := range p.Units {
+		if u.Build.Trunk.Empty && p.Graph.Parent(u, u.Build.Trunk.From) == nil {
+			p.ahead.Go(func() { _, _ = p.externalBase(ctx, u, u.Build.Trunk.From) })
+		}
+	}
+}
+
+// untilEnd gives a context that ends with [Pass.endAhead].
+func (p *Pass) untilEnd(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	p.stopAhead = append(p.stopAhead, cancel)
+	return ctx
+}
+
 // fetchAhead starts to fetch what the appends of the plan to come will need, so
 // that it comes while the plan is made. An error shows when it is needed.
 func (p *Pass) fetchAhead(ctx context.Context) {
 	if !p.Config.Ahead {
 		return
 	}
-	ctx, p.stopAhead = context.WithCancel(ctx)
+	ctx = p.untilEnd(ctx)
 	for _, u := range p.Units {
 		if p.answers.hits[u.ID].Unit != "" || len(u.Build.Trunk.Tail) == 0 {
 			continue
@@ -204,8 +226,8 @@ func (p *Pass) fetchAhead(ctx context.Context) {
 // endAhead ends what is fetched ahead and not needed any more, so that nothing
 // of it is under way when the registry is closed.
 func (p *Pass) endAhead() {
-	if p.stopAhead != nil {
-		p.stopAhead()
+	for _, stop := range p.stopAhead {
+		stop()
 	}
 	p.ahead.Wait()
 }

@@ -57,6 +57,11 @@ type Config struct {
 	NoCache  bool // the engine ignores its own instruction cache
 	Force    bool // protected tags may move
 	NoTest   bool // tests of layers are not run before tags move
+	NoTags   bool // the units are made and tested, and a later run moves the tags
+	// Compare says whether the first commit is newer than the second (above 0),
+	// older (below 0), or whether that can't be told from the history (0). Nil
+	// means that it can't.
+	Compare func(ctx context.Context, first, second string) (int, error)
 	// Record gives the record of a run that has made every unit and is about to
 	// move its tags; it is kept beside the images. Nil keeps none.
 	Record func(Result) (id string, data []byte, err error)
@@ -70,6 +75,7 @@ type Version struct {
 	Name     string // "1.4.0", "v1.4.0-3-gabc1234": the {version} of tags
 	Revision string // full commit
 	Branch   string
+	Time     time.Time // the commit's; zero without one
 	Dirty    bool
 	Source   string // URL of the repository, without credentials
 }
@@ -97,7 +103,7 @@ type Pass struct {
 	known     *shared
 
 	ahead     sync.WaitGroup // what is fetched ahead
-	stopAhead context.CancelFunc
+	stopAhead []context.CancelFunc
 }
 
 // Prepare goes the whole way up to the plan. It writes nothing but the cache.
@@ -106,7 +112,9 @@ func Prepare(ctx context.Context, c Config) (*Pass, error) {
 	if err := p.readGraph(ctx); err != nil {
 		return nil, err
 	}
+	p.fetchBases(ctx)
 	if err := p.readContexts(ctx); err != nil {
+		p.endAhead()
 		return nil, err
 	}
 	p.warnOfRemotes()

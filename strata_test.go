@@ -143,7 +143,7 @@ func (w *workshop) config(t *testing.T) Config {
 	return Config{
 		Project: p, Client: w.reg.NewClient(registry.Options{}), Platform: "linux/amd64",
 		Now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC), Cache: t.TempDir(), Push: true, Ahead: true,
-		Version: Version{Name: "1.0"},
+		Version: Version{Name: "1.0", Revision: strings.Repeat("1", 40), Time: time.Date(2026, 11, 22, 11, 0, 0, 0, time.UTC)},
 		Record:  func(Result) (string, []byte, error) { return "20261122T120000.000Z-00000000", []byte("{}"), nil },
 		Engine:  func(context.Context) (build.Engine, error) { return nil, errNoEngine },
 	}
