@@ -176,6 +176,7 @@ func (a *app) version(ctx context.Context) strata.Version {
 	info, err := vcs.Describe(ctx, a.dir())
 	if err == nil {
 		v.Revision, v.Branch, v.Dirty, v.Source = info.Commit, info.Branch, info.Dirty, info.RemoteURL
+		v.Time = info.CommitTime
 		described := tagSafe(info.Describe)
 		if info.Dirty {
 			described += "-dirty"
@@ -222,8 +223,23 @@ func (a *app) config(ctx context.Context) (strata.Config, error) {
 	return strata.Config{
 		Project: p, Client: client, Platform: "linux/" + runtime.GOARCH, Now: a.machine.Now(),
 		Cache: filepath.Join(a.home(), "cache"), Version: v, Lock: pins, Stat: a.stat,
-		Estimate: a.estimator(p.Image), Emulated: a.emulated,
+		Estimate: a.estimator(p.Image), Emulated: a.emulated, Compare: a.compareCommits,
 	}, nil
+}
+
+// compareCommits says which of two commits is the newer one by the history at
+// hand: 0 where it does not tell, as in the shallow clones of CI.
+func (a *app) compareCommits(ctx context.Context, first, second string) (int, error) {
+	order, err := vcs.Compare(ctx, a.dir(), first, second)
+	switch {
+	case errors.Is(err, vcs.ErrNoGit):
+		return 0, nil
+	case order == vcs.Descendant:
+		return 1, nil
+	case order == vcs.Ancestor:
+		return -1, nil
+	}
+	return 0, err
 }
 
 // emulated says whether the engine has to emulate a platform. What another

@@ -23,6 +23,7 @@ import (
 type buildFlags struct {
 	passFlags
 	dryRun, noCache, noTest, load, force bool
+	noTags, made                         bool // made: every unit must be in the registry already
 	progress, output                     string
 	parallel                             int
 }
@@ -60,7 +61,9 @@ Without --push, images are looked up and kept in the registry on this machine
 	fl.BoolVar(&f.dryRun, "dry-run", false, "show the plan and stop")
 	fl.BoolVar(&f.noCache, "no-cache", false, "the engine runs every instruction again")
 	fl.BoolVar(&f.noTest, "no-test", false, "move tags without running the tests of the layers")
-	fl.BoolVar(&f.force, "force", false, "move tags that the project protects, too")
+	fl.BoolVar(&f.noTags, "no-tags", false, "make and test the units, and leave the tags to strata publish")
+	f.addTime(cmd)
+	fl.BoolVar(&f.force, "force", false, forceHelp)
 	fl.StringVar(&f.progress, "progress", "auto", "`form` of progress: auto, tty, plain, json or quiet")
 	completesFlag(cmd, "progress", "auto", "tty", "plain", "json", "quiet")
 	fl.IntVar(&f.parallel, "parallel", 2, "`number` of units built at once")
@@ -93,12 +96,17 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 			return r.ID, data, err
 		}
 		c.Sink = event.Tee(v, rec)
-		c.NoCache, c.NoTest, c.Force, c.Parallel = f.noCache, f.noTest, f.force, f.parallel
+		c.NoCache, c.NoTest, c.NoTags, c.Force, c.Parallel = f.noCache, f.noTest, f.noTags, f.force, f.parallel
 		c.EngineRef = a.engineRef
 		c.Engine = func(ctx context.Context) (build.Engine, error) { return a.openEngine(ctx, v.Printf) }
 	})
 	if err != nil {
 		return err
+	}
+	if f.made {
+		if err := allMade(p); err != nil {
+			return err
+		}
 	}
 	if f.dryRun {
 		if f.json {
@@ -218,7 +226,11 @@ func resultJSON(res strata.Result) any {
 	out := struct {
 		Units []unitJSON `json:"units"`
 		Tags  []string   `json:"tags"`
+		Held  []string   `json:"held,omitempty"` // tags that a newer commit has set
 	}{Units: []unitJSON{}, Tags: []string{}}
+	for _, h := range res.Held {
+		out.Held = append(out.Held, h.Ref.FamiliarString())
+	}
 	for _, m := range res.Units {
 		out.Units = append(out.Units, unitJSON{
 			m.Unit, string(m.Action), m.Reason, m.Ref.FamiliarString(), m.Seconds, m.Size, m.Blobs, m.NewBlobs, m.Pushed,
@@ -245,10 +257,21 @@ func (a *app) showResult(p *strata.Pass, res strata.Result, took time.Duration) 
 		})
 	}
 	_ = t.Write(w, a.palette(w), a.width(w))
+	fmt.Fprintf(w, "\n%d built, %d appended, %d reused in %s; %s\n",
+		count(res, plan.Build), count(res, plan.Append), count(res, plan.Reuse), view.Duration(took), tagsWord(p, res))
+}
+
+// tagsWord says what became of the tags.
+func tagsWord(p *strata.Pass, res strata.Result) string {
+	if p.Config.NoTags {
+		return "no tags moved in " + where(p)
+	}
 	moved := slices.DeleteFunc(slices.Clone(res.Tags), func(m strata.Moved) bool { return m.Previous == m.Ref.Digest.String() })
-	fmt.Fprintf(w, "\n%d built, %d appended, %d reused in %s; %d of %d tags moved in %s\n",
-		count(res, plan.Build), count(res, plan.Append), count(res, plan.Reuse), view.Duration(took),
-		len(moved), len(res.Tags), where(p))
+	s := fmt.Sprintf("%d of %d tags moved in %s", len(moved), len(res.Tags)+len(res.Held), where(p))
+	if len(res.Held) > 0 {
+		s += fmt.Sprintf("; %d stay with the newer commit %.12s", len(res.Held), res.Held[0].Revision)
+	}
+	return s
 }
 
 func count(res strata.Result, act plan.Action) int {

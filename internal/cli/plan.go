@@ -19,6 +19,12 @@ import (
 // passFlags are the flags that planning commands share.
 type passFlags struct {
 	push, rebuild, refresh, json bool
+	time                         string
+}
+
+// addTime is for the jobs of a pipeline.
+func (f *passFlags) addTime(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.time, "time", "", "reckon refresh slots at this `time`, such as 2026-11-22T06:00:00Z: the jobs of a pipeline give the same one (default: now)")
 }
 
 // addPush is for commands that only look.
@@ -43,6 +49,11 @@ func (a *app) prepare(ctx context.Context, f passFlags, units []string, change f
 		return nil, err
 	}
 	c.Push, c.Rebuild, c.Refresh, c.Units = f.push, f.rebuild, f.refresh, units
+	if f.time != "" {
+		if c.Now, err = time.Parse(time.RFC3339, f.time); err != nil {
+			return nil, usage("reading --time: %q is not like 2026-11-22T06:00:00Z", f.time)
+		}
+	}
 	if change != nil {
 		change(&c)
 	}
@@ -97,6 +108,7 @@ LAYER/VARIANT/OS/ARCH. The units that it stands on come along.
 	f.addPush(cmd)
 	f.addRebuild(cmd)
 	f.addJSON(cmd)
+	f.addTime(cmd)
 	cmd.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 when there is something to do")
 	return cmd
 }
