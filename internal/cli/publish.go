@@ -21,9 +21,9 @@ func (a *app) publishCmd() *cobra.Command {
 		Short: "Move the tags to what other runs have made",
 		Long: `Publish is the last job of a pipeline whose runners have made the units, each with
 strata build --push --no-tags. It checks that the registry has every one of them as
-the project is now, runs the tests that have not passed yet, and moves the tags: those of
-single images first, then those of indexes. It builds nothing, and moves nothing when a unit
-is missing.
+the project is now, runs the tests that have not passed yet, and moves the tags:
+those of single images first, then those of indexes. It builds nothing, and moves
+nothing when a unit is missing.
 
 Tags that name neither version nor commit, such as latest, stay where they are when a
 newer commit has set them: a pipeline that ends late, or runs again, does not turn
