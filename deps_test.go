@@ -32,6 +32,7 @@ internal/graph      < internal/plan strata internal/cli
 internal/key        < internal/plan strata
 internal/slot       < strata
 internal/lock       < strata internal/cli
+internal/journal    <
 internal/image      < internal/buildkit internal/image/corpus internal/origin strata
 internal/origin     < internal/image/corpus strata
 internal/plan       < strata internal/cli
@@ -71,7 +72,7 @@ var heavy = []struct {
 // file system, the network, other processes or the terminal.
 var pure = []string{
 	"internal/diag", "internal/event", "internal/dockerfile", "internal/graph", "internal/key", "internal/plan",
-	"internal/slot", "internal/lock", "internal/inventory", "internal/build",
+	"internal/slot", "internal/lock", "internal/inventory", "internal/build", "internal/journal",
 }
 
 // worldly are the standard library's ways to the world.
