@@ -2,6 +2,8 @@ package key
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -72,6 +74,7 @@ type FileLines struct {
 type onceLines struct {
 	once  sync.Once
 	lines []Line
+	text  []byte // of the lines, as it stands in a recipe
 }
 
 // Keys are the recipes of one unit.
@@ -147,23 +150,33 @@ func recipe(in Input, parent func(Parent) string, trunk bool) Recipe {
 	if !trunk {
 		r.addMap(labelLabel, in.Labels)
 	}
-	r.addFiles(in, trunk)
-	return r.sealed()
+	return r.withFiles(in, trunk)
 }
 
-// addFiles writes each file once, however many instructions take it: which one
-// takes what follows from the instructions' text and the files' names.
-func (r *Recipe) addFiles(in Input, trunk bool) {
-	if in.Lines == nil {
-		r.lines = append(r.lines, fileLines(in, trunk)...)
-		return
+// withFiles gives the recipe with each file once, however many instructions take
+// it: which one takes what follows from the instructions' text and the files'
+// names.
+func (r Recipe) withFiles(in Input, trunk bool) Recipe {
+	var here FileLines
+	lines := in.Lines
+	if lines == nil {
+		lines = &here
 	}
-	kept := &in.Lines.whole
+	kept := &lines.whole
 	if trunk {
-		kept = &in.Lines.trunk
+		kept = &lines.trunk
 	}
-	kept.once.Do(func() { kept.lines = fileLines(in, trunk) })
+	kept.once.Do(func() {
+		kept.lines = fileLines(in, trunk)
+		kept.text = linesText(kept.lines)
+	})
+	head := r.Text()
+	h := sha256.New()
+	h.Write(head)
+	h.Write(kept.text)
+	r.id = hex.EncodeToString(h.Sum(nil))
 	r.lines = append(r.lines, kept.lines...)
+	return r
 }
 
 func fileLines(in Input, trunk bool) []Line {

@@ -53,7 +53,9 @@ func (c Change) String() string {
 
 // Diff gives the differences from old to new: line by line for what has a name
 // (a file, an argument, a parent), in order for instructions.
-func Diff(old, new Recipe) []Change {
+func Diff(old, new Recipe) []Change { return diff(withoutSameFiles(old, new)) }
+
+func diff(old, new Recipe) []Change {
 	was, oldIDs := index(old)
 	is, newIDs := index(new)
 	var out []Change
@@ -82,6 +84,57 @@ func Diff(old, new Recipe) []Change {
 		out = append(out, Change{Kind: Changed, Label: labelDo, What: "the order of instructions or files"})
 	}
 	return pairInstructions(out)
+}
+
+// withoutSameFiles leaves out the files before the first and behind the last that
+// differ: of the thousands that a unit may take, a commit changes a few. Files
+// stand at the end of a recipe in the order of what names them; where they don't,
+// the recipes stay whole.
+func withoutSameFiles(old, new Recipe) (Recipe, Recipe) {
+	a, b := files(old.lines), files(new.lines)
+	if a == nil || b == nil {
+		return old, new
+	}
+	same := func(x, y Line) bool { return slices.Equal(x.Fields, y.Fields) }
+	named := func(x, y Line) bool { return slices.Equal(x.Fields[:2], y.Fields[:2]) }
+	front := 0
+	for front < min(len(a), len(b)) && same(a[front], b[front]) {
+		front++
+	}
+	back := 0
+	for back < min(len(a), len(b))-front && same(a[len(a)-1-back], b[len(b)-1-back]) {
+		back++
+	}
+	// Lines about one file stay together.
+	for front > 0 && (front < len(a) && named(a[front-1], a[front]) || front < len(b) && named(b[front-1], b[front])) {
+		front--
+	}
+	for back > 0 && (back < len(a) && named(a[len(a)-back-1], a[len(a)-back]) || back < len(b) && named(b[len(b)-back-1], b[len(b)-back])) {
+		back--
+	}
+	cut := func(r Recipe, files []Line) Recipe {
+		head := r.lines[:len(r.lines)-len(files)]
+		return Recipe{lines: slices.Concat(head, files[front:len(files)-back]), id: string(r.ID())}
+	}
+	return cut(old, a), cut(new, b)
+}
+
+// files gives the lines of files at the end of a recipe, if each has a name and
+// they are in order.
+func files(lines []Line) []Line {
+	n := len(lines)
+	for n > 0 && lines[n-1].Label == labelFile && len(lines[n-1].Fields) >= 2 {
+		n--
+	}
+	for _, l := range lines[:n] {
+		if l.Label == labelFile {
+			return nil
+		}
+	}
+	if !slices.IsSortedFunc(lines[n:], func(a, b Line) int { return slices.Compare(a.Fields[:2], b.Fields[:2]) }) {
+		return nil
+	}
+	return lines[n:]
 }
 
 func change(kind ChangeKind, l Line, was, is []string) Change {

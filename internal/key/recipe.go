@@ -59,18 +59,19 @@ type Line struct {
 
 // String gives the line as it stands in the text.
 func (l Line) String() string {
-	var b strings.Builder
 	n := len(l.Label)
 	for _, f := range l.Fields {
 		n += 1 + len(f)
 	}
-	b.Grow(n)
-	b.WriteString(l.Label)
+	return string(l.appendTo(make([]byte, 0, n)))
+}
+
+func (l Line) appendTo(b []byte) []byte {
+	b = append(b, l.Label...)
 	for _, f := range l.Fields {
-		b.WriteByte(' ')
-		b.WriteString(quote(f))
+		b = append(append(b, ' '), quote(f)...)
 	}
-	return b.String()
+	return b
 }
 
 // IsZero says whether r is no recipe at all.
@@ -91,13 +92,15 @@ func (r Recipe) Slot() string {
 
 // Text gives the recipe as text, each line ended by a newline.
 func (r Recipe) Text() []byte {
-	var b strings.Builder
-	b.WriteString(Version + "\n")
-	for _, l := range r.lines {
-		b.WriteString(l.String())
-		b.WriteByte('\n')
+	return append([]byte(Version+"\n"), linesText(r.lines)...)
+}
+
+func linesText(lines []Line) []byte {
+	b := make([]byte, 0, 128*len(lines)) // of a file: path and digest
+	for _, l := range lines {
+		b = append(l.appendTo(b), '\n')
 	}
-	return []byte(b.String())
+	return b
 }
 
 // ID gives the recipe's key.
@@ -113,13 +116,6 @@ func (r Recipe) sum() string {
 func hash(text []byte) string {
 	s := sha256.Sum256(text)
 	return hex.EncodeToString(s[:])
-}
-
-// sealed gives the recipe with its hash, which is asked for often. No line is
-// added any more.
-func (r Recipe) sealed() Recipe {
-	r.id = hash(r.Text())
-	return r
 }
 
 // ParseRecipe reads a recipe's text back. It refuses a text that no recipe

@@ -84,6 +84,9 @@ func (t *Tree) Select(ctx context.Context, s Selection) ([]Entry, error) {
 	if t.image != nil {
 		return t.selectFromImage(ctx, s)
 	}
+	if t.files != nil {
+		return t.selectFromFiles(ctx, s)
+	}
 	d, err := openDisk(t.dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening build context %q: %w", t.dir, err)

@@ -46,6 +46,7 @@ type Tree struct {
 	fresh   *memo // digests that are too young for the cache
 
 	image *imageFiles // in place of dir
+	files Files       // in place of dir
 }
 
 // Open reads the ignore rules of the context in dir. A Dockerfile or an ignore
@@ -101,6 +102,9 @@ func (t *Tree) Ignored(path string) (pattern string, ignored bool) {
 func (t *Tree) Open(path string) (io.ReadCloser, error) {
 	if t.image != nil {
 		return nil, fmt.Errorf("opening %q: an inventory has no contents", path)
+	}
+	if t.files != nil {
+		return t.openFile(path)
 	}
 	d, err := openDisk(t.dir)
 	if err != nil {
