@@ -24,14 +24,15 @@ const importGraph = `
 internal/diag       < internal/dockerfile internal/graph internal/initproject internal/registry internal/source internal/spec internal/vcs
 internal/diag       < internal/buildkit strata internal/cli
 internal/event      < internal/build internal/buildkit internal/record internal/view strata internal/cli
-internal/dockerfile < internal/graph internal/key internal/initproject internal/image/corpus strata
+internal/dockerfile < internal/change internal/graph internal/key internal/initproject internal/image/corpus strata
 internal/spec       < internal/graph internal/slot internal/initproject strata internal/cli
 internal/inventory  < internal/image internal/image/corpus internal/origin internal/source strata internal/cli
 internal/source     < internal/key internal/origin internal/image/corpus strata internal/cli
-internal/graph      < internal/plan strata internal/cli
-internal/key        < internal/plan strata
+internal/graph      < internal/change internal/plan strata internal/cli
+internal/key        < internal/change internal/plan strata
 internal/slot       < strata
 internal/lock       < strata internal/cli
+internal/change     <
 internal/journal    <
 internal/image      < internal/buildkit internal/image/corpus internal/origin strata
 internal/origin     < internal/image/corpus strata
@@ -72,7 +73,7 @@ var heavy = []struct {
 // file system, the network, other processes or the terminal.
 var pure = []string{
 	"internal/diag", "internal/event", "internal/dockerfile", "internal/graph", "internal/key", "internal/plan",
-	"internal/slot", "internal/lock", "internal/inventory", "internal/build", "internal/journal",
+	"internal/slot", "internal/lock", "internal/inventory", "internal/build", "internal/journal", "internal/change",
 }
 
 // worldly are the standard library's ways to the world.
