@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/strata-build/strata/internal/event"
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/key"
+	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/registry"
 )
 
@@ -25,9 +27,15 @@ type Pulled struct {
 // into the registry on this machine: a build without Push finds it there. The
 // pass must have been prepared with Push. Trunks come along: the next change needs
 // no engine then.
-func (p *Pass) Pull(ctx context.Context) ([]Pulled, error) {
+//
+// With needed, only what making the missing units starts from is copied: their
+// trunks and parents. Where nothing is missing that is nothing.
+func (p *Pass) Pull(ctx context.Context, needed bool) ([]Pulled, error) {
 	var out []Pulled
 	for _, u := range p.Units {
+		if needed && !p.needed(u) {
+			continue
+		}
 		start := time.Now()
 		p.emit(event.Event{Type: event.UnitStarted, Unit: u.ID, Action: "pull"})
 		got, err := p.pull(ctx, u)
@@ -48,6 +56,20 @@ func (p *Pass) Pull(ctx context.Context) ([]Pulled, error) {
 		out = append(out, got)
 	}
 	return out, nil
+}
+
+// needed says whether a unit is to be made, or whether one that is to be made
+// stands on it.
+func (p *Pass) needed(u *graph.Unit) bool {
+	for _, s := range p.Plan.Steps {
+		if s.Action == plan.Reuse || s.Action == plan.Skip {
+			continue
+		}
+		if s.Unit == u.ID || slices.Contains(parentIDs(p.Graph.Unit(s.Unit)), u.ID) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *Pass) pull(ctx context.Context, u *graph.Unit) (Pulled, error) {
