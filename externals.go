@@ -89,14 +89,7 @@ func (x externals) base(g *graph.Graph) func(*graph.Unit, dockerfile.From) (dock
 // beside that for the units' newest images, which know what the externals were
 // when they were built: one that has not moved needs no further request.
 func (p *Pass) resolveExternals(ctx context.Context) error {
-	want := map[external]diag.Pos{}
-	for _, u := range p.Units {
-		for _, f := range u.Build.Froms {
-			if e, ok := externalOf(p.Graph, u, f); ok && f.Kind != "syntax" {
-				want[e] = diag.Pos{File: u.Dockerfile, Line: f.Line}
-			}
-		}
-	}
+	want := p.wantedExternals()
 	p.externals = externals{}
 	var mu sync.Mutex
 	var problems diag.List
@@ -134,6 +127,19 @@ func (p *Pass) resolveExternals(ctx context.Context) error {
 		return err
 	}
 	return err
+}
+
+// wantedExternals gives the external images that the units name, and where.
+func (p *Pass) wantedExternals() map[external]diag.Pos {
+	want := map[external]diag.Pos{}
+	for _, u := range p.Units {
+		for _, f := range u.Build.Froms {
+			if e, ok := externalOf(p.Graph, u, f); ok && f.Kind != "syntax" {
+				want[e] = diag.Pos{File: u.Dockerfile, Line: f.Line}
+			}
+		}
+	}
+	return want
 }
 
 // baseFacts is what an image of ours remembers of an external image that it was

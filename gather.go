@@ -1,6 +1,7 @@
 package strata
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,7 +42,7 @@ func (p *Pass) readDockerfiles() (map[string]*dockerfile.File, error) {
 		data := u.Inline
 		if data == nil {
 			var err error
-			if data, err = os.ReadFile(p.path(u.Dockerfile)); err != nil {
+			if data, err = p.readFile(u.Dockerfile); err != nil {
 				problems.Errorf(u.Pos, "", "%s: reading the Dockerfile: %v", u.ID(), pathError(err, p.Config.Project.Dir))
 				continue
 			}
@@ -53,6 +54,14 @@ func (p *Pass) readDockerfiles() (map[string]*dockerfile.File, error) {
 		files[u.Dockerfile], p.sources[u.Dockerfile] = f, data
 	}
 	return files, problems.Err()
+}
+
+// readFile reads a file of the project.
+func (p *Pass) readFile(name string) ([]byte, error) {
+	if p.Config.Files != nil {
+		return p.Config.Files.ReadFile(name)
+	}
+	return os.ReadFile(p.path(name))
 }
 
 func addTo(l *diag.List, file string, err error) {
@@ -126,10 +135,8 @@ func (p *Pass) readContexts(ctx context.Context) error {
 			}
 		}
 		for i, input := range u.Build.Inputs {
-			tree, err := p.open(p.contextOf(u, input.Context))
-			if err == nil {
-				in.Files[i], err = tree.Select(ctx, selection(input))
-			}
+			var err error
+			in.Files[i], err = p.selectInput(ctx, u, input)
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -161,6 +168,22 @@ func addMissing(l *diag.List, pos diag.Pos, context string, err error) {
 		}
 		l.Errorf(pos, hint, "%v", err)
 	}
+}
+
+// selectInput gives what an instruction takes.
+func (p *Pass) selectInput(ctx context.Context, u *graph.Unit, in dockerfile.Input) ([]source.Entry, error) {
+	if p.Config.Files != nil {
+		dir, own := cmp.Or(u.Contexts[in.Context], u.Context), u.Dockerfile
+		if in.Context != "" {
+			own = ""
+		}
+		return p.Config.Files.Select(ctx, dir, own, selection(in))
+	}
+	tree, err := p.open(p.contextOf(u, in.Context))
+	if err != nil {
+		return nil, err
+	}
+	return tree.Select(ctx, selection(in))
 }
 
 func selection(in dockerfile.Input) source.Selection {

@@ -57,6 +57,15 @@ func (p *Pass) groups() [][]*graph.Unit {
 // candidates gives the choices for a group, the freshest first; the first is the
 // current slot of every unit.
 func (p *Pass) candidates(units []*graph.Unit) []candidate {
+	out := p.slotChoices(units)
+	for i := range out {
+		out[i].keys = p.keysFor(units, out[i].slots)
+	}
+	return out
+}
+
+// slotChoices gives the candidates without their keys.
+func (p *Pass) slotChoices(units []*graph.Unit) []candidate {
 	out := []candidate{{slots: map[string]slot.Slot{}, turns: map[string]int{}}}
 	for _, u := range units {
 		if u.Refresh == nil {
@@ -77,9 +86,6 @@ func (p *Pass) candidates(units []*graph.Unit) []candidate {
 		out = next
 	}
 	slices.SortStableFunc(out, func(a, b candidate) int { return cmp.Compare(a.age(), b.age()) })
-	for i := range out {
-		out[i].keys = p.keysFor(units, out[i].slots)
-	}
 	return out
 }
 
@@ -178,21 +184,27 @@ func (p *Pass) trunkRef(u *graph.Unit, c candidate) (registry.Ref, bool) {
 func (p *Pass) choose(units []*graph.Unit, all []candidate, answers map[registry.Ref]registry.Answer) candidate {
 	best, least := 0, -1
 	for i, c := range all {
-		builds := 0
-		for _, u := range units {
-			if hitDigest(answers[p.unitRef(u, c)]) != "" || u.Build.Trunk.Empty {
-				continue
-			}
-			if ref, ok := p.trunkRef(u, c); ok && hitDigest(answers[ref]) != "" {
-				continue
-			}
-			builds++
-		}
+		builds := p.builds(units, c, answers)
 		if least < 0 || builds < least {
 			best, least = i, builds
 		}
 	}
 	return all[best]
+}
+
+// builds counts the units that a candidate leaves to an engine.
+func (p *Pass) builds(units []*graph.Unit, c candidate, answers map[registry.Ref]registry.Answer) int {
+	n := 0
+	for _, u := range units {
+		if hitDigest(answers[p.unitRef(u, c)]) != "" || u.Build.Trunk.Empty {
+			continue
+		}
+		if ref, ok := p.trunkRef(u, c); ok && hitDigest(answers[ref]) != "" {
+			continue
+		}
+		n++
+	}
+	return n
 }
 
 // take makes a candidate the pass's own.

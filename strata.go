@@ -37,6 +37,7 @@ type Config struct {
 	Sink     event.Sink
 	Cache    string // folder for what can be made again; "" keeps nothing
 
+	Files    Files      // where the project's folder is read from; nil: the disk
 	Lock     *lock.File // pins of external images; nil: each is resolved now
 	Push     bool       // look up and publish in the image's own registry, not the embedded one
 	Units    []string   // patterns of the units that are asked for; none: all
@@ -68,6 +69,15 @@ type Config struct {
 	// EngineRef gives the name under which the engine reaches a repository; nil
 	// means under its own.
 	EngineRef func(registry.Ref) string
+}
+
+// Files is a project's folder that is not on disk: the tree of a commit. Paths
+// are as the project's file writes them.
+type Files interface {
+	ReadFile(path string) ([]byte, error)
+	// Select gives what a selection takes from the build context in dir, under
+	// the ignore rules of a Dockerfile, where one is named.
+	Select(ctx context.Context, dir, dockerfile string, s source.Selection) ([]source.Entry, error)
 }
 
 // Version is what the source code is called.
