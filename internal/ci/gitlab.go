@@ -1,0 +1,45 @@
+package ci
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// GitLabChild gives the work as the file of a child pipeline: a job for each job
+// of the work, and one that publishes. Every job extends .strata, which
+// include brings in: it installs Strata and logs in. With nothing to build there
+// is still the job that publishes, since GitLab refuses a pipeline without jobs.
+func GitLabChild(w Work, include string) []byte {
+	var b strings.Builder
+	names := []string{}
+	for i := range w.Stages {
+		names = append(names, fmt.Sprintf("stage %d", i+1))
+	}
+	if len(w.Publish) > 0 || len(names) == 0 {
+		names = append(names, "publish")
+	}
+	fmt.Fprintf(&b, "include:\n  - local: %s\nstages: %s\n", quoted(include), quoted(names))
+	for i, jobs := range w.Stages {
+		for _, j := range jobs {
+			fmt.Fprintf(&b, "\n%s:\n  extends: .strata\n  stage: %s\n  tags: %s\n  script:\n    - %s\n",
+				quoted(j.Name), quoted(names[i]), quoted(j.Runner), quoted(strings.Join(j.Command, " ")))
+		}
+	}
+	switch {
+	case len(w.Publish) > 0:
+		fmt.Fprintf(&b, "\npublish:\n  extends: .strata\n  stage: publish\n  script:\n    - %s\n", quoted(strings.Join(w.Publish, " ")))
+	case len(w.Stages) == 0:
+		fmt.Fprintf(&b, "\nnothing to do:\n  extends: .strata\n  stage: publish\n  script:\n    - strata plan\n")
+	}
+	return []byte(b.String())
+}
+
+// quoted gives JSON, which is YAML as well.
+func quoted(v any) string {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic("internal error: " + err.Error()) // strings and lists of strings
+	}
+	return string(data)
+}

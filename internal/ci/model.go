@@ -1,0 +1,212 @@
+package ci
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/spec"
+)
+
+// Model is what pipelines are written from: a project, seen from its repository.
+// It is immutable.
+type Model struct {
+	Image      string
+	Registries []string // hosts that images go to, sorted
+	Folder     string   // of the project in the repository, slashes; "" is the top
+	File       string   // the project's file, relative to Folder
+	Layers     []Layer  // parents first
+	Stages     int      // of the longest chain of units: a plan never has more
+	Platforms  []string
+	Runners    map[string][]string // labels by platform, where the project says them
+	Cache      string              // kind of BuildKit's cache: "", "none", "registry", "gha", "s3", "local"
+	Secrets    []string            // environment variables that builds take secrets from, sorted
+	Keep       bool                // the project says what pruning keeps
+}
+
+// Layer is a layer of the project and what a pipeline has to know of it.
+type Layer struct {
+	Name    string
+	Leaf    bool
+	Units   []string // IDs
+	Paths   []string // what its own units read: patterns of the repository, sorted, see [Model.Whole]
+	Refresh *spec.Refresh
+	Tested  bool
+}
+
+// Source is the repository as far as a model needs it.
+type Source struct {
+	Folder string                // of the project in the repository, slashes; "" is the top
+	Exists func(rel string) bool // whether there is such a file, relative to the project's folder
+	IsDir  func(rel string) bool // whether a path, or a pattern as COPY has it, names a folder
+}
+
+// New gives the model of a project. A project whose images name no registry has
+// no pipeline: runners share nothing else.
+func New(g *graph.Graph, src Source) (*Model, error) {
+	p := g.Project
+	m := &Model{
+		Image: p.Image, Folder: src.Folder, File: p.File, Runners: p.Runners, Cache: p.Cache.Type,
+		Keep: p.Keep != (spec.Keep{}),
+	}
+	hosts, secrets, depth := map[string]bool{}, map[string]bool{}, map[string]int{}
+	for _, u := range g.Units {
+		host := hostOf(u.Image)
+		if host == "" {
+			return nil, diag.Hint(fmt.Errorf("the image %q names no registry, and runners have nothing else to share", u.Image),
+				"write it with a host, for example image: ghcr.io/user/%s", u.Image)
+		}
+		hosts[host] = true
+		for _, s := range u.Secrets {
+			if s.Env != "" {
+				secrets[s.Env] = true
+			}
+		}
+		if !slices.Contains(m.Platforms, u.Platform) {
+			m.Platforms = append(m.Platforms, u.Platform)
+		}
+		for _, parent := range u.Parents {
+			depth[u.ID] = max(depth[u.ID], depth[parent.ID])
+		}
+		depth[u.ID]++
+		m.Stages = max(m.Stages, depth[u.ID])
+	}
+	m.Registries, m.Secrets = slices.Sorted(maps.Keys(hosts)), slices.Sorted(maps.Keys(secrets))
+	for _, l := range p.Layers {
+		if layer := newLayer(g, l, src); len(layer.Units) > 0 {
+			m.Layers = append(m.Layers, layer)
+		}
+	}
+	return m, nil
+}
+
+// hostOf gives the registry's host of an image, "" for one without.
+func hostOf(image string) string {
+	host, _, ok := strings.Cut(image, "/")
+	if !ok || !strings.ContainsAny(host, ".:") && host != "localhost" {
+		return ""
+	}
+	return host
+}
+
+func newLayer(g *graph.Graph, l spec.Layer, src Source) Layer {
+	out := Layer{Name: l.Name, Leaf: l.Leaf, Refresh: l.Refresh}
+	paths := map[string]bool{}
+	for _, u := range g.Units {
+		if u.Layer != l.Name {
+			continue
+		}
+		out.Units = append(out.Units, u.ID)
+		out.Tested = out.Tested || u.Test != nil
+		for _, p := range unitPaths(u, src) {
+			paths[p] = true
+		}
+	}
+	out.Paths = slices.Sorted(maps.Keys(paths))
+	if slices.Contains(out.Paths, everything(src.Folder)) {
+		out.Paths = []string{everything(src.Folder)}
+	}
+	return out
+}
+
+// unitPaths gives what a unit itself reads: its Dockerfile, the ignore files, and
+// what COPY, ADD and mounts take.
+func unitPaths(u *graph.Unit, src Source) []string {
+	var out []string
+	add := func(rel string) {
+		if rel == ".." || strings.HasPrefix(rel, "../") && src.Folder == "" {
+			return // outside of the repository
+		}
+		out = append(out, path.Join(src.Folder, rel))
+	}
+	if u.Inline == nil {
+		add(escape(u.Dockerfile))
+		if src.Exists(u.Dockerfile + ".dockerignore") {
+			add(escape(u.Dockerfile + ".dockerignore"))
+		}
+	}
+	for _, in := range u.Build.Inputs {
+		context := u.Context
+		if in.Context != "" {
+			context = u.Contexts[in.Context]
+		}
+		if ignore := path.Join(context, ".dockerignore"); src.Exists(ignore) {
+			add(escape(ignore))
+		}
+		for _, pattern := range in.Patterns {
+			for _, p := range globs(context, pattern, src.IsDir) {
+				add(p)
+			}
+		}
+	}
+	return out
+}
+
+// everything is the pattern of all files of the project.
+func everything(folder string) string { return path.Join(folder, "**") }
+
+// Whole says whether a layer reads the whole project, so that its paths tell
+// nothing.
+func (m *Model) Whole(l Layer) bool { return slices.Contains(l.Paths, everything(m.Folder)) }
+
+// globs gives the patterns of a CI host for what a source of COPY means: a folder
+// takes all that is in it. Where Docker's pattern language has more (?, [a-z]),
+// the result takes more: a pipeline may start in vain, never stay away.
+func globs(context, pattern string, isDir func(string) bool) []string {
+	pattern = path.Clean("/" + pattern)[1:]
+	if pattern == "" {
+		return []string{path.Join(escape(context), "**")}
+	}
+	out := path.Join(escape(context), widen(pattern))
+	switch base := path.Base(out); {
+	case base == "*" || base == "**":
+		return []string{path.Join(path.Dir(out), "**")}
+	case !isDir(path.Join(context, pattern)):
+		return []string{out}
+	case strings.Contains(base, "*") && !strings.Contains(base, `\*`):
+		return []string{out, out + "/**"}
+	}
+	return []string{out + "/**"}
+}
+
+// widen writes one of Docker's patterns with no other wildcards than stars.
+func widen(pattern string) string {
+	var b strings.Builder
+	for i := 0; i < len(pattern); i++ {
+		switch c := pattern[i]; c {
+		case '*', '?':
+			b.WriteByte('*')
+		case '[':
+			b.WriteByte('*')
+			if end := strings.IndexByte(pattern[i:], ']'); end > 0 {
+				i += end
+			}
+		case '\\':
+			if i++; i < len(pattern) {
+				b.WriteString(escape(pattern[i : i+1]))
+			}
+		default:
+			b.WriteString(escape(pattern[i : i+1]))
+		}
+	}
+	return b.String()
+}
+
+// escape takes the meaning from the characters that CI hosts' patterns give one.
+func escape(s string) string {
+	if !strings.ContainsAny(s, `*?+[]!\`) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if strings.ContainsRune(`*?+[]!\`, r) {
+			b.WriteByte('\\')
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
