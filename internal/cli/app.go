@@ -177,7 +177,9 @@ func (a *app) version(ctx context.Context) strata.Version {
 	if err == nil {
 		v.Revision, v.Branch, v.Dirty, v.Source = info.Commit, info.Branch, info.Dirty, info.RemoteURL
 		v.Time = info.CommitTime
-		described := tagSafe(info.Describe)
+		branch, tag := a.ciRef(info.Commit)
+		v.Branch = cmp.Or(v.Branch, branch)
+		described := tagSafe(cmp.Or(tag, info.Describe))
 		if info.Dirty {
 			described += "-dirty"
 		}
@@ -185,6 +187,23 @@ func (a *app) version(ctx context.Context) strata.Version {
 	}
 	v.Name = cmp.Or(v.Name, "dev")
 	return v
+}
+
+// ciRef gives the branch or tag that a CI job runs for: its checkout stands at a
+// commit without a branch, and may lack the tags. What the job says of another
+// commit than the checkout's does not count.
+func (a *app) ciRef(commit string) (branch, tag string) {
+	env := a.machine.Getenv
+	switch {
+	case env("GITHUB_ACTIONS") == "true" && env("GITHUB_SHA") == commit:
+		if env("GITHUB_REF_TYPE") == "tag" {
+			return "", env("GITHUB_REF_NAME")
+		}
+		return cmp.Or(env("GITHUB_HEAD_REF"), env("GITHUB_REF_NAME")), ""
+	case env("GITLAB_CI") == "true" && env("CI_COMMIT_SHA") == commit:
+		return cmp.Or(env("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME"), env("CI_COMMIT_BRANCH")), env("CI_COMMIT_TAG")
+	}
+	return "", ""
 }
 
 // tagSafe makes a version fit into a tag (OCI distribution specification:
