@@ -211,7 +211,7 @@ func keepInventory(ctx context.Context, c *registry.Client, ref registry.Ref, in
 	if err != nil {
 		return nil, err
 	}
-	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: inventory.ArtifactType, Config: ocispec.DescriptorEmptyJSON}
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: inventory.ArtifactType, Config: ocispec.DescriptorEmptyJSON, Annotations: published()}
 	m.SchemaVersion = 2
 	if err := c.EnsureEmpty(ctx, ref); err != nil {
 		return nil, err

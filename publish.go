@@ -113,13 +113,19 @@ func (r *runner) sendManifests(ctx context.Context, u *graph.Unit, pub publicati
 		for i, b := range blobs {
 			descs[i] = ocispec.Descriptor{MediaType: b.MediaType, Digest: digest.FromBytes(b.Data), Size: int64(len(b.Data))}
 		}
-		_, err := r.pass.Config.Client.PutArtifact(ctx, r.repo(u).WithTag(artifactTag(pub.recipe.ID())), manifestOf(img.desc), unitArtifact, descs, nil)
+		_, err := r.pass.Config.Client.PutArtifact(ctx, r.repo(u).WithTag(artifactTag(pub.recipe.ID())), manifestOf(img.desc), unitArtifact, descs, published())
 		return err
 	})
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("publishing %s: %w", u.ID, err)
 	}
 	return nil
+}
+
+// published says on an artifact when it was put there. An image can't say so of
+// itself: it would never come out the same. Pruning tells its age by this.
+func published() map[string]string {
+	return map[string]string{ocispec.AnnotationCreated: time.Now().UTC().Format(time.RFC3339)}
 }
 
 // artifactTag is the tag of the artifact that goes with the image under a key.

@@ -128,15 +128,22 @@ func (m move) target() registry.Ref {
 // recordArtifact is the artifact type of a run's record.
 const recordArtifact = "application/vnd.strata.record.v1"
 
-// keepRecord keeps the record of a run that made something beside the last
-// image that it made, under a tag of its own. The record stands in an
-// annotation, so that one request keeps it.
+// keepRecord keeps the record of a run that made something or moves a tag beside
+// the last image that it made, or else reused, under a tag of its own. The record
+// stands in an annotation, so that one request keeps it.
 func (r *runner) keepRecord(ctx context.Context, res Result) error {
-	last := -1
+	last, reused := -1, -1
 	for i, m := range res.Units {
-		if m.Action != plan.Reuse && m.Ref.Digest != "" {
+		switch {
+		case m.Ref.Digest == "":
+		case m.Action != plan.Reuse:
 			last = i
+		default:
+			reused = i
 		}
+	}
+	if last < 0 && slices.ContainsFunc(res.Tags, func(t Moved) bool { return t.Previous != t.Ref.Digest.String() }) {
+		last = reused
 	}
 	if last < 0 || r.pass.Config.Record == nil {
 		return nil
@@ -150,7 +157,7 @@ func (r *runner) keepRecord(ctx context.Context, res Result) error {
 	if err := c.EnsureEmpty(ctx, repo); err != nil {
 		return fmt.Errorf("keeping the record of the run: %w", err)
 	}
-	_, err = c.PutArtifact(ctx, repo.WithTag("strata-r-"+id), manifestOf(r.image(m.Unit).desc), recordArtifact, nil,
+	_, err = c.PutArtifact(ctx, repo.WithTag(recordPrefix+id), manifestOf(r.image(m.Unit).desc), recordArtifact, nil,
 		map[string]string{annotationRun: id, annotationRecord: string(data)})
 	if err != nil {
 		return fmt.Errorf("keeping the record of the run: %w", err)
