@@ -33,6 +33,7 @@ internal/key        < internal/change internal/plan strata
 internal/slot       < strata
 internal/lock       < strata internal/cli
 internal/change     <
+internal/packages   < strata
 internal/journal    <
 internal/image      < internal/buildkit internal/image/corpus internal/origin strata
 internal/origin     < internal/image/corpus strata
@@ -74,6 +75,7 @@ var heavy = []struct {
 var pure = []string{
 	"internal/diag", "internal/event", "internal/dockerfile", "internal/graph", "internal/key", "internal/plan",
 	"internal/slot", "internal/lock", "internal/inventory", "internal/build", "internal/journal", "internal/change",
+	"internal/packages",
 }
 
 // worldly are the standard library's ways to the world.
