@@ -33,7 +33,7 @@ internal/key        < internal/change internal/plan strata
 internal/slot       < strata
 internal/lock       < strata internal/cli
 internal/change     <
-internal/packages   < strata
+internal/packages   < internal/image strata
 internal/journal    <
 internal/image      < internal/buildkit internal/image/corpus internal/origin strata
 internal/origin     < internal/image/corpus strata

@@ -1,31 +1,38 @@
 package image
 
 import (
-	"bytes"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	"github.com/strata-build/strata/internal/inventory"
 )
 
-// Conflict is a path or a config field that both the child and the new parent
-// changed.
+// ConflictKind says how a child and its new parent are in each other's way.
+type ConflictKind string
+
+// The kinds of conflict.
+const (
+	BothChanged     ConflictKind = "both changed"
+	DeletedUnder    ConflictKind = "deleted under" // one removed or covered what the other has changed
+	PackagesTouched ConflictKind = "package database touched by both"
+	ConfigChanged   ConflictKind = "config changed by both"
+)
+
+// Conflict is one thing that a child and its new parent changed differently.
 type Conflict struct {
-	Path  string          // "/etc/passwd"; "" for a config field
-	Field string          // "Env FOO"; "" for a path
-	Old   inventory.Entry // in the old parent
-	New   inventory.Entry // in the new parent
+	Kind ConflictKind `json:"kind"`
+	Path string       `json:"path,omitempty"` // "/etc/passwd"; "" for a config field
+	Text string       `json:"text"`           // what is in the way: "file before, directory now"
 }
 
 // String says what is in conflict, and how.
 func (c Conflict) String() string {
-	if c.Field != "" {
-		return "config " + c.Field
+	if c.Path == "" {
+		return fmt.Sprintf("%s: %s", c.Kind, c.Text)
 	}
-	return fmt.Sprintf("%s (%s before, %s now)", c.Path, c.Old.Kind, c.New.Kind)
+	return fmt.Sprintf("%s: %s (%s)", c.Path, c.Kind, c.Text)
 }
 
 // ConflictError says that a child can't be put on a new parent.
@@ -43,7 +50,7 @@ func (e *ConflictError) Error() string {
 	if more := len(e.Conflicts) - shown; more > 0 {
 		words = append(words, fmt.Sprintf("and %d more", more))
 	}
-	return "the unit and its new parent changed the same: " + strings.Join(words, ", ")
+	return "it and its new parent changed the same: " + strings.Join(words, "; ")
 }
 
 // Side is an image with its full inventory.
@@ -52,15 +59,47 @@ type Side struct {
 	Inventory *inventory.Inventory
 }
 
-// Rebase puts the child's own blobs, by reference, on a new parent in place of
-// the old one. It is a three-way merge without contents: no path that the child
-// wrote, removed or hid may differ between the parents, and no config field may
-// have been changed by both. Otherwise the error is a [*ConflictError], or a
-// [*NotExact] where the images don't fit together at all.
+// RebaseOptions say how to write what a rebase adds. The zero value makes gzip
+// blobs with times at the start of 1970.
+type RebaseOptions struct {
+	SourceDateEpoch int64
+	Compression     string // "gzip" (default) or "zstd"
+	MaxLayers       int    // default 127
+}
+
+// Rebasing is a child that fits on a new parent but for what the contents of a
+// few files tell. It is immutable.
+type Rebasing struct {
+	child, old, new Side
+	own             *inventory.Own
+	trace           *inventory.Trace
+	options         RebaseOptions
+	config          *config
+	conflicts       []Conflict
+	merges          []merge  // files to merge by content
+	restores        []string // paths at which the new parent's entry counts again
+	drops           []string // paths that are taken away: caches that would be stale
+}
+
+// merge is a file that both sides changed and that can be merged by content.
+type merge struct {
+	path string
+	how  merger
+}
+
+// Rebase decides whether the child's own blobs can be put, by reference, on a
+// new parent in place of the old one. It is a three-way merge: no path that the
+// child wrote, removed or hid may differ between the parents, and no config
+// field may have been changed by both. Exceptions are caches, which are left or
+// taken away, and files such as package databases, which are merged by content:
+// see [Rebasing.Wants] and [Rebasing.Finish].
+//
+// The trace is that of the child's layers above the old parent's. Images that do
+// not fit together at all are a [*NotExact]; conflicts show in Finish.
 //
 // Whether a RUN of the child would do the same on the new parent is not known
 // here; that is for the layer's policy.
-func Rebase(child, old, new Side) (*Image, error) {
+func Rebase(child, old, new Side, trace *inventory.Trace, o RebaseOptions) (*Rebasing, error) {
 	for _, s := range []Side{child, old, new} {
 		if !s.Inventory.Full() {
 			return nil, fmt.Errorf("rebasing: %w", inventory.ErrNeedFull)
@@ -73,199 +112,114 @@ func Rebase(child, old, new Side) (*Image, error) {
 	if len(child.Image.Manifest.Layers) < n || !slices.Equal(child.Image.Layers()[:n], old.Image.Layers()) {
 		return nil, inexact("the image does not stand on its old parent's layers")
 	}
-	own := child.Image.Manifest.Layers[n:]
-	if len(new.Image.Manifest.Layers)+len(own) > defaultMaxLayers {
-		return nil, inexact("the image would have more than %d layers", defaultMaxLayers)
+	if o.MaxLayers == 0 {
+		o.MaxLayers = defaultMaxLayers
 	}
-	conflicts := fileConflicts(child.Inventory, old.Inventory, new.Inventory, n)
-	c, more, err := rebaseConfig(child.Image, old.Image, new.Image)
+	if all := len(new.Image.Manifest.Layers) + len(child.Image.Manifest.Layers) - n + 1; all > o.MaxLayers {
+		return nil, inexact("the image would have up to %d layers, and %d is the limit", all, o.MaxLayers)
+	}
+	own, err := inventory.OwnOf(child.Inventory, old.Inventory, trace)
 	if err != nil {
+		return nil, inexact("%s", err)
+	}
+	r := &Rebasing{child: child, old: old, new: new, own: own, trace: trace, options: o}
+	var conflicts []Conflict
+	if r.config, conflicts, err = rebaseConfig(child.Image, old.Image, new.Image); err != nil {
 		return nil, err
 	}
-	if conflicts = append(conflicts, more...); len(conflicts) > 0 {
+	if err := r.compare(); err != nil {
+		return nil, err
+	}
+	r.conflicts = append(r.conflicts, conflicts...)
+	return r, nil
+}
+
+// Rebased is a child on its new parent.
+type Rebased struct {
+	Image     *Image
+	Inventory *inventory.Inventory
+	Trace     *inventory.Trace // of all layers above the new parent's
+	Layer     *Blob            // what was merged; nil when nothing had to be
+	Data      []byte           // the blob of Layer
+	Merged    []string         // paths that were merged by content: "/var/lib/dpkg/status"
+}
+
+// contents of the files of the three sides, by path; a file that is not there
+// has none.
+type contents struct{ child, old, new map[string][]byte }
+
+// Wants gives the files whose contents [Rebasing.Finish] needs, of the child, of
+// its old and of its new parent. They are regular files of those inventories.
+func (r *Rebasing) Wants() (child, old, new []string) {
+	ask := func(list *[]string, s Side, p string) {
+		if s.Inventory.Lookup(p).Kind == inventory.File {
+			*list = append(*list, p)
+		}
+	}
+	for _, m := range r.merges {
+		ask(&child, r.child, m.path)
+		ask(&old, r.old, m.path)
+		ask(&new, r.new, m.path)
+	}
+	for _, p := range r.restores {
+		ask(&new, r.new, p)
+	}
+	return child, old, new
+}
+
+// Conflicts gives the conflicts that are known without any content, sorted.
+func (r *Rebasing) Conflicts() []Conflict { return sortConflicts(r.conflicts) }
+
+func sortConflicts(cs []Conflict) []Conflict {
+	cs = slices.Clone(cs)
+	slices.SortStableFunc(cs, func(a, b Conflict) int {
+		if (a.Path == "") != (b.Path == "") { // the config last
+			return strings.Compare(b.Path, a.Path)
+		}
+		return strings.Compare(a.Path, b.Path)
+	})
+	return slices.Compact(cs)
+}
+
+// Finish merges the files that both sides changed and makes the image. The maps
+// hold what Wants asked for. All conflicts together are a [*ConflictError].
+func (r *Rebasing) Finish(child, old, new map[string][]byte) (*Rebased, error) {
+	l, conflicts := r.layer(contents{child, old, new})
+	if conflicts = sortConflicts(append(slices.Clone(r.conflicts), conflicts...)); len(conflicts) > 0 {
 		return nil, &ConflictError{conflicts}
 	}
-	layers := append(slices.Clone(new.Image.Manifest.Layers), own...)
-	return assemble(c, layers, child.Image.Manifest.Annotations)
-}
-
-// fileConflicts compares the parents wherever the child's own layers, those
-// from number n on, did something.
-func fileConflicts(child, old, new *inventory.Inventory, n int) []Conflict {
-	paths := map[string]bool{}
-	for e := range child.All() {
-		if e.Blob < n {
-			continue
-		}
-		paths[e.Path] = true
-		// An inventory doesn't tell opaque directories. One in which nothing of
-		// the parent is left may be one: what the new parent put there would be
-		// hidden.
-		if e.Kind == inventory.Dir && old.Lookup(e.Path).Kind == inventory.Dir && !anyBelow(child, e.Path, n) {
-			for x := range new.Below(e.Path) {
-				if old.Lookup(x.Path).Kind == inventory.None {
-					paths[x.Path] = true
-				}
-			}
+	inv, err := r.own.On(r.new.Inventory)
+	if err != nil {
+		return nil, inexact("%s", err)
+	}
+	out := &Rebased{Inventory: inv, Trace: &inventory.Trace{Blobs: r.trace.Blobs, Touched: r.trace.Touched, Hidden: r.trace.Hidden, Files: l.files}}
+	for p, data := range r.trace.Files {
+		if _, ok := l.files[p]; !ok && inventory.Kept(p) {
+			l.files[p] = data
 		}
 	}
-	for e := range old.All() {
-		if child.Lookup(e.Path).Kind == inventory.None {
-			paths[e.Path] = true
+	if len(l.outputs) > 0 {
+		if err := l.write(r, out); err != nil {
+			return nil, fmt.Errorf("rebasing: %w", err)
 		}
 	}
-	var out []Conflict
-	for _, p := range slices.Sorted(maps.Keys(paths)) {
-		a, b := old.Lookup(p), new.Lookup(p)
-		if !inventory.Same(&a, &b) {
-			out = append(out, Conflict{Path: "/" + p, Old: a, New: b})
-		}
-		// What replaces or removes a directory hides what the new parent has below.
-		if e := child.Lookup(p); e.Kind != inventory.Dir && b.Kind == inventory.Dir {
-			for x := range new.Below(p) {
-				if y := old.Lookup(x.Path); !inventory.Same(&y, x) {
-					out = append(out, Conflict{Path: "/" + x.Path, Old: y, New: *x})
-				}
-			}
-		}
+	out.Merged = l.merged
+	n := len(r.old.Image.Manifest.Layers)
+	layers := append(slices.Clone(r.new.Image.Manifest.Layers), r.child.Image.Manifest.Layers[n:]...)
+	c := r.config.clone()
+	when := epochTime(r.options.SourceDateEpoch)
+	c.balance(when)
+	if out.Layer != nil {
+		layers = append(layers, out.Layer.Descriptor)
+		c.rootFS.DiffIDs = append(c.rootFS.DiffIDs, out.Layer.DiffID)
+		c.record("strata rebase: merge "+strings.Join(l.names(), " "), true, when)
 	}
-	return slices.CompactFunc(out, func(a, b Conflict) bool { return a.Path == b.Path })
-}
-
-// anyBelow reports whether anything of the layers before number n is left below
-// a directory.
-func anyBelow(v *inventory.Inventory, dir string, n int) bool {
-	for e := range v.Below(dir) {
-		if e.Blob < n {
-			return true
-		}
+	c.setCreated(when)
+	if out.Image, err = assemble(c, layers, r.child.Image.Manifest.Annotations); err != nil {
+		return nil, err
 	}
-	return false
-}
-
-// rebaseConfig merges what the child's config adds to the old parent's into the
-// new parent's.
-func rebaseConfig(child, old, new *Image) (*config, []Conflict, error) {
-	var cs [3]*config
-	for i, img := range []*Image{child, old, new} {
-		c, err := parseConfig(img.Config)
-		if err != nil {
-			return nil, nil, err
-		}
-		cs[i] = c
+	if !out.Inventory.Describes(out.Image.Layers()) {
+		return nil, errors.New("rebasing: internal error: the inventory is not that of the image")
 	}
-	c, o, out := cs[0], cs[1], cs[2].clone()
-	if len(c.history) < len(o.history) || len(c.rootFS.DiffIDs) < len(o.rootFS.DiffIDs) {
-		return nil, nil, inexact("the image's history is not that of its old parent and more")
-	}
-	for _, key := range []string{"architecture", "os", "variant", "os.version"} {
-		if !bytes.Equal(c.top[key], cs[2].top[key]) {
-			return nil, nil, inexact("the new parent is for another platform")
-		}
-	}
-	var conflicts []Conflict
-	keys := map[string]bool{}
-	for k := range c.run {
-		keys[k] = true
-	}
-	for k := range o.run {
-		keys[k] = true
-	}
-	for _, k := range slices.Sorted(maps.Keys(keys)) {
-		merged, bad := mergeField(k, c.run[k], o.run[k], out.run[k])
-		for _, f := range bad {
-			conflicts = append(conflicts, Conflict{Field: f})
-		}
-		if merged == nil {
-			delete(out.run, k)
-		} else {
-			out.run[k] = merged
-		}
-	}
-	own := c.history[len(o.history):]
-	out.rootFS.DiffIDs = append(out.rootFS.DiffIDs, c.rootFS.DiffIDs[len(o.rootFS.DiffIDs):]...)
-	out.history = append(out.history, own...)
-	out.balance(epochTime(0))
-	out.setCreated(epochTime(0))
-	return out, conflicts, nil
-}
-
-// mergeField merges one field: Env by variable, maps by key, the rest as a
-// whole. It gives the names of what both sides changed differently.
-func mergeField(key string, child, old, new json.RawMessage) (json.RawMessage, []string) {
-	if bytes.Equal(child, old) {
-		return new, nil
-	}
-	if bytes.Equal(new, old) || bytes.Equal(new, child) {
-		return child, nil
-	}
-	var c, o, n map[string]json.RawMessage
-	var order []string
-	if key == "Env" {
-		order, c, o, n = envOrder(new, child), envMap(child), envMap(old), envMap(new)
-	} else if json.Unmarshal(child, &c) != nil || (old != nil && json.Unmarshal(old, &o) != nil) || (new != nil && json.Unmarshal(new, &n) != nil) {
-		return new, []string{key}
-	}
-	out := map[string]json.RawMessage{}
-	var bad []string
-	for k := range merged(c, o, n) {
-		v, conflict := mergeField("", c[k], o[k], n[k])
-		if len(conflict) > 0 {
-			bad = append(bad, key+" "+k)
-		}
-		if v != nil {
-			out[k] = v
-		}
-	}
-	slices.Sort(bad)
-	if key != "Env" {
-		return marshal(out), bad
-	}
-	var env []string
-	for _, k := range order {
-		var v string
-		if out[k] != nil {
-			unmarshal(out[k], &v)
-			env = append(env, k+"="+v)
-		}
-	}
-	return marshal(env), bad
-}
-
-func merged(ms ...map[string]json.RawMessage) map[string]bool {
-	out := map[string]bool{}
-	for _, m := range ms {
-		for k := range m {
-			out[k] = true
-		}
-	}
-	return out
-}
-
-// envMap gives an Env field as a map of JSON strings.
-func envMap(raw json.RawMessage) map[string]json.RawMessage {
-	var env []string
-	unmarshal(raw, &env)
-	out := map[string]json.RawMessage{}
-	for _, kv := range env {
-		k, v, _ := strings.Cut(kv, "=")
-		out[k] = marshal(v)
-	}
-	return out
-}
-
-// envOrder gives the names of variables in the order of the first list, then of
-// the second.
-func envOrder(lists ...json.RawMessage) []string {
-	var out []string
-	for _, raw := range lists {
-		var env []string
-		unmarshal(raw, &env)
-		for _, kv := range env {
-			if k, _, _ := strings.Cut(kv, "="); !slices.Contains(out, k) {
-				out = append(out, k)
-			}
-		}
-	}
-	return out
+	return out, nil
 }

@@ -49,7 +49,8 @@ func Same(a, b *Entry) bool {
 		maps.Equal(a.Xattrs, b.Xattrs)
 }
 
-// Change is what something put on an image did to one path.
+// Change is what something put on an image did to one path. One whose Kind is
+// [None] took away what stood there.
 type Change struct {
 	Entry
 	Opaque bool // a directory that shows nothing of what stood below it before
@@ -64,6 +65,10 @@ func (v *Inventory) With(blob digest.Digest, changes []Change, passwd, group Acc
 	for _, c := range changes {
 		if !cleanPath(c.Path) || len(c.Path) > maxPath {
 			return nil, fmt.Errorf("adding %q to an inventory: the path is not clean", c.Path)
+		}
+		if c.Kind == None {
+			l.whiteouts[c.Path] = true
+			continue
 		}
 		l.entries[c.Path] = c.Entry
 		if c.Opaque {

@@ -43,8 +43,13 @@ func FromLayers(ctx context.Context, base *Inventory, layers []Layer) (*Inventor
 	if base == nil {
 		base = Empty()
 	}
+	v, _, err := fromLayers(ctx, base, layers)
+	return v, err
+}
+
+func fromLayers(ctx context.Context, base *Inventory, layers []Layer) (*Inventory, []*layerList, error) {
 	if !base.Full() {
-		return nil, fmt.Errorf("adding layers to an inventory: %w", ErrNeedFull)
+		return nil, nil, fmt.Errorf("adding layers to an inventory: %w", ErrNeedFull)
 	}
 	lists := make([]*layerList, len(layers))
 	g, reading := errgroup.WithContext(ctx)
@@ -56,17 +61,17 @@ func FromLayers(ctx context.Context, base *Inventory, layers []Layer) (*Inventor
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	v := base
 	accounts := map[[32]byte][]byte{}
 	for i, l := range lists {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		next, err := v.apply(l, layers[i].Blob)
 		if err != nil {
-			return nil, fmt.Errorf("applying layer %s: %w", layers[i].Blob, err)
+			return nil, nil, fmt.Errorf("applying layer %s: %w", layers[i].Blob, err)
 		}
 		for sum, data := range l.accounts {
 			accounts[sum] = data
@@ -74,11 +79,11 @@ func FromLayers(ctx context.Context, base *Inventory, layers []Layer) (*Inventor
 		v = next
 	}
 	if v == base {
-		return v, nil
+		return v, lists, nil
 	}
 	v.passwd = v.account("etc/passwd", base.passwd, accounts)
 	v.group = v.account("etc/group", base.group, accounts)
-	return v, nil
+	return v, lists, nil
 }
 
 // account finds the content of an account file among what was read. What the

@@ -24,8 +24,9 @@ type layerList struct {
 	entries   map[string]Entry
 	whiteouts map[string]bool
 	opaques   map[string]bool
-	accounts  map[[32]byte][]byte // contents of files that may be passwd or group
-	sparse    int64               // bytes of sparse files so far, holes included
+	accounts  map[[32]byte][]byte   // contents of files that may be passwd or group, or are kept
+	kept      map[[32]byte][]string // paths of the files that a trace keeps
+	sparse    int64                 // bytes of sparse files so far, holes included
 }
 
 const (
@@ -139,7 +140,7 @@ func (c *contextReader) Read(p []byte) (int, error) {
 func readTar(r io.Reader) (*layerList, error) {
 	l := &layerList{
 		entries: map[string]Entry{}, whiteouts: map[string]bool{}, opaques: map[string]bool{},
-		accounts: map[[32]byte][]byte{},
+		accounts: map[[32]byte][]byte{}, kept: map[[32]byte][]string{},
 	}
 	tr := tar.NewReader(r)
 	buf := make([]byte, 128<<10)
@@ -255,13 +256,15 @@ func (l *layerList) dropBelow(dir string) {
 	}
 }
 
-// readContent hashes a regular file, and keeps it when it may be an account
-// file: links from /etc/passwd keep the name in every distribution seen.
+// readContent hashes a regular file, and keeps it when a trace does or when it
+// may be an account file: links from /etc/passwd keep the name in every
+// distribution seen.
 func (l *layerList) readContent(e *Entry, r io.Reader, buf []byte) error {
 	h := sha256.New()
 	w := io.Writer(h)
 	var kept *strings.Builder
-	if base := path.Base(e.Path); (base == "passwd" || base == "group") && e.Size <= maxAccount {
+	keep := Kept(e.Path) && e.Size <= maxKept
+	if base := path.Base(e.Path); keep || (base == "passwd" || base == "group") && e.Size <= maxAccount {
 		kept = &strings.Builder{}
 		w = io.MultiWriter(h, kept)
 	}
@@ -271,6 +274,9 @@ func (l *layerList) readContent(e *Entry, r io.Reader, buf []byte) error {
 	h.Sum(e.Content[:0])
 	if kept != nil {
 		l.accounts[e.Content] = []byte(kept.String())
+	}
+	if keep {
+		l.kept[e.Content] = append(l.kept[e.Content], e.Path)
 	}
 	return nil
 }
