@@ -40,6 +40,15 @@ internal/origin     < internal/image/corpus strata
 internal/plan       < strata internal/cli
 internal/build      < internal/buildkit strata internal/cli
 internal/registry   < internal/registry/registrytest strata internal/cli
+internal/diag       < internal/export
+internal/dockerfile < internal/export
+internal/generated  < internal/export
+internal/graph      < internal/export
+internal/lock       < internal/export
+internal/spec       < internal/export
+internal/diag       < internal/generated
+internal/generated  < internal/cli
+internal/export     < strata internal/cli
 strata              < internal/cli
 internal/buildkit   < internal/cli
 internal/doctor     < internal/cli
@@ -74,7 +83,7 @@ var heavy = []struct {
 // file system, the network, other processes or the terminal.
 var pure = []string{
 	"internal/diag", "internal/event", "internal/dockerfile", "internal/graph", "internal/key", "internal/plan",
-	"internal/slot", "internal/lock", "internal/inventory", "internal/build", "internal/journal", "internal/change",
+	"internal/slot", "internal/lock", "internal/export", "internal/inventory", "internal/build", "internal/journal", "internal/change",
 	"internal/packages",
 }
 

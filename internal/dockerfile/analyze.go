@@ -50,6 +50,27 @@ func (a *analysis) nextKey() int {
 // target does not reach, and args that nothing uses, leave no trace in it.
 func (f *File) Analyze(o Options) (*Build, error) {
 	a := f.newAnalysis(o)
+	final, err := a.reachTarget()
+	if err != nil {
+		return nil, err
+	}
+	a.engine = a.everything(final)
+	start := a.keys
+	a.eval(nil)
+	c := a.cut(final)
+	if o.TrunkConfig != nil {
+		a.keys = start
+		a.eval(c.last)
+		c = c.again(a)
+	}
+	if err := a.errs.Err(); err != nil {
+		return nil, err
+	}
+	return a.build(final, c), nil
+}
+
+// reachTarget finds the stage to build and all that it needs.
+func (a *analysis) reachTarget() (*node, error) {
 	final := a.target()
 	if err := a.errs.Err(); err != nil {
 		return nil, err
@@ -64,19 +85,7 @@ func (f *File) Analyze(o Options) (*Build, error) {
 		return nil, err
 	}
 	a.count()
-	a.engine = a.everything(final)
-	start := a.keys
-	a.eval(nil)
-	c := a.cut(final)
-	if o.TrunkConfig != nil {
-		a.keys = start
-		a.eval(c.last)
-		c = c.again(a)
-	}
-	if err := a.errs.Err(); err != nil {
-		return nil, err
-	}
-	return a.build(final, c), nil
+	return final, nil
 }
 
 func (f *File) newAnalysis(o Options) *analysis {
