@@ -71,8 +71,12 @@ func openBody(coded []byte) (byte, []byte, error) {
 		return 0, nil, damaged("%v", err)
 	}
 	defer z.Close()
-	// Grow with what really comes, so that a false size costs nothing.
+	// What is much larger than what it came from grows with what really comes, so
+	// that a false size costs nothing.
 	var body bytes.Buffer
+	if size < 32*uint64(len(coded)) {
+		body.Grow(int(size) + bytes.MinRead)
+	}
 	if _, err := io.Copy(&body, io.LimitReader(z, int64(size)+1)); err != nil {
 		return 0, nil, damaged("%v", err)
 	}
@@ -85,6 +89,8 @@ func openBody(coded []byte) (byte, []byte, error) {
 type decoder struct {
 	buf []byte
 	err error
+
+	links, devices, xattrs bool // whether any entry has such
 }
 
 func (d *decoder) fail(format string, args ...any) {
@@ -161,46 +167,72 @@ func (d *decoder) account() Account {
 }
 
 // paths reads the front-coded paths and checks that they are clean, sorted and
-// not given twice.
+// not given twice. All of them share one piece of memory.
 func (d *decoder) paths(entries []Entry) {
 	shared := make([]int, len(entries))
+	size := 0
 	for i := range shared {
 		shared[i] = int(d.uvarint(maxPath))
+		size += shared[i]
 	}
-	text := d.text(maxBody)
-	prev := ""
-	for i := range entries {
-		suffix, rest, ok := strings.Cut(text, "\x00")
-		if d.err != nil || !ok || shared[i] > len(prev) {
+	text := d.take(int(d.uvarint(maxBody)))
+	if size += len(text); d.err != nil || size > maxPaths {
+		d.fail("bad paths")
+		return
+	}
+	var all strings.Builder
+	all.Grow(size)
+	var path []byte // the one before, then this one
+	for i, n := range shared {
+		end := bytes.IndexByte(text, 0)
+		// What follows the shared bytes must be greater than what stood there.
+		if end < 0 || n > len(path) || i > 0 && bytes.Compare(text[:end], path[n:]) <= 0 {
 			d.fail("bad path")
 			return
 		}
-		text = rest
-		p := prev[:shared[i]] + suffix
-		if (i == 0) != (p == "") || len(p) > maxPath || (i > 0 && p <= prev) || !cleanPath(p) {
-			d.fail("bad path %.80q", p)
+		path = append(path[:n], text[:end]...)
+		text = text[end+1:]
+		if (i == 0) != (len(path) == 0) || len(path) > maxPath || !cleanFrom(path, n) {
+			d.fail("bad path %.80q", path)
 			return
 		}
-		entries[i].Path, entries[i].Blob = p, -1
-		prev = p
+		shared[i] = len(path)
+		all.Write(path)
 	}
-	if text != "" {
+	if len(text) > 0 {
 		d.fail("too many paths")
+		return
+	}
+	joined := all.String()
+	for i, n := range shared {
+		entries[i].Path, entries[i].Blob = joined[:n], -1
+		joined = joined[n:]
 	}
 }
 
+// maxPaths bounds what front-coded paths come to when each is written out, so
+// that little data can't ask for much memory.
+const maxPaths = 1 << 30
+
 // cleanPath reports whether p is relative, without empty, "." and ".."
 // elements. The root, "", is clean.
-func cleanPath(p string) bool {
-	if p == "" {
+func cleanPath(p string) bool { return cleanFrom([]byte(p), 0) }
+
+// cleanFrom is [cleanPath] for a path whose first n bytes begin a clean one.
+func cleanFrom(p []byte, n int) bool {
+	if len(p) == 0 {
 		return true
 	}
-	for elem := range strings.SplitSeq(p, "/") {
-		if elem == "" || elem == "." || elem == ".." {
+	for rest := p[bytes.LastIndexByte(p[:n], '/')+1:]; ; {
+		elem, more, found := bytes.Cut(rest, []byte{'/'})
+		if len(elem) == 0 || len(elem) <= 2 && (string(elem) == "." || string(elem) == "..") {
 			return false
 		}
+		if !found {
+			return true
+		}
+		rest = more
 	}
-	return true
 }
 
 func (d *decoder) attributes(entries []Entry) {
@@ -217,6 +249,9 @@ func (d *decoder) attributes(entries []Entry) {
 		}
 		a.kind = Kind(kind[0])
 		table = append(table, a)
+		d.links = d.links || a.kind == Symlink
+		d.devices = d.devices || a.kind == Char || a.kind == Block
+		d.xattrs = d.xattrs || a.xattrs
 	}
 	for i := range entries {
 		at := int(d.uvarint(uint64(len(table))))
@@ -234,17 +269,17 @@ func (d *decoder) attributes(entries []Entry) {
 
 func (d *decoder) specials(entries []Entry) {
 	for i := range entries {
-		if entries[i].Kind == Symlink {
+		if d.links && entries[i].Kind == Symlink {
 			entries[i].Link = d.text(maxPath)
 		}
 	}
 	for i := range entries {
-		if e := &entries[i]; e.Kind == Char || e.Kind == Block {
+		if e := &entries[i]; d.devices && (e.Kind == Char || e.Kind == Block) {
 			e.Major, e.Minor = int64(d.uvarint(1<<32)), int64(d.uvarint(1<<32))
 		}
 	}
 	for i := range entries {
-		if entries[i].Xattrs == nil {
+		if !d.xattrs || entries[i].Xattrs == nil {
 			continue
 		}
 		n := d.uvarint(maxXattrs)
