@@ -94,9 +94,9 @@ func (o WorkOptions) finish(j Job) Job {
 	j.Name = jobName(j)
 	j.Command = o.command("build")
 	if !o.OneStage {
-		j.Command = append(j.Command, "--push", "--no-tags")
+		j.Command = append(j.Command, "--push")
 	}
-	j.Command = slices.Concat(j.Command, []string{"--time", o.Time.UTC().Format(time.RFC3339)}, o.refresh(), j.Units)
+	j.Command = slices.Concat(j.Command, []string{"--no-tags", "--time", o.Time.UTC().Format(time.RFC3339)}, o.refresh(), j.Units)
 	return j
 }
 

@@ -1,0 +1,28 @@
+package view
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestMarkdownTable(t *testing.T) {
+	table := Table{Columns: []Column{{Title: "UNIT"}, {Title: "TIME", Right: true}, {Title: "REASON", Shrink: true}}}
+	table.Row("app/cpu/amd64", "4 ms", "a|b changed")
+	table.Row("ml", "", "<script>alert(1)</script> ![x](http://y) @someone `rm` two\nlines \x1b[31mred")
+	table.Row("short")
+	var b strings.Builder
+	if err := table.Markdown(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := `| UNIT | TIME | REASON |
+| --- | --: | --- |
+| app/cpu/amd64 | 4 ms | a\|b changed |
+| ml |  | &lt;script>alert(1)&lt;/script> \!\[x\](http://y) \@someone \` + "`rm\\`" + ` two lines red |
+| short |  |  |
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
