@@ -169,6 +169,7 @@ func (b *bake) target(t target) {
 
 func (b *bake) tags(t target) {
 	var out []string
+	open, end := "[", "]"
 	for _, tag := range t.tags {
 		image := hcl(t.unit.Image)
 		if t.unit.Image == b.Graph.Project.Image {
@@ -178,12 +179,13 @@ func (b *bake) tags(t target) {
 		for _, here := range []string{branchHere, shaHere} {
 			if strings.Contains(tag, here) {
 				ref = fmt.Sprintf("notequal(%q, %s) ? %s : \"\"", "", variables[here], ref)
+				open, end = "compact([", "])"
 			}
 		}
 		out = append(out, ref)
 	}
 	if len(out) > 0 {
-		b.line("  tags = [\n    %s,\n  ]", strings.Join(out, ",\n    "))
+		b.line("  tags = %s\n    %s,\n  %s", open, strings.Join(out, ",\n    "), end)
 	}
 }
 
