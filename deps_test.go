@@ -56,6 +56,10 @@ internal/initproject < internal/cli
 internal/record     < internal/cli
 internal/vcs        < internal/cli
 internal/view       < internal/cli
+internal/diag       < internal/watch
+internal/slot       < internal/watch
+internal/spec       < internal/watch
+internal/watch      < internal/cli
 internal/cli        < cmd/strata
 `
 
@@ -76,6 +80,7 @@ var heavy = []struct {
 	{"oras.land/oras-go", []string{"internal/registry"}},
 	{"github.com/distribution/distribution", []string{"internal/registry"}},
 	{"github.com/distribution/reference", []string{"internal/registry", "internal/buildkit"}},
+	{"github.com/prometheus/client_golang", []string{"internal/watch"}},
 	{"github.com/spf13/cobra", []string{"internal/cli"}},
 }
 
