@@ -1,6 +1,7 @@
 package strata
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -33,6 +34,8 @@ type Replay struct {
 	// Base gives the config of an external image where it is known; nil knows
 	// none.
 	Base func(image, platform string) dockerfile.Config
+	// Else pins what a tree's own lock does not; nil pins nothing.
+	Else *lock.File
 
 	platform string
 	held     map[registry.Ref]registry.Answer
@@ -53,12 +56,9 @@ func NewReplay(platform string) *Replay {
 // into each unit but the time. It is immutable.
 type Sketch struct {
 	pass  *Pass
-	files map[string]dockerfileText
 	lock  *lock.File
 	lines map[string]*fileSet // by what is taken
 }
-
-type dockerfileText struct{ name, text string }
 
 // fileSet is what a unit's instructions take, with the lines of a recipe that
 // follow from it. Units that take the same share it.
@@ -83,19 +83,12 @@ func (s *Sketch) External(u *graph.Unit, f dockerfile.From) digest.Digest {
 // planning would say.
 func (r *Replay) Read(ctx context.Context, project *spec.Project, pins *lock.File, files Files, before *Sketch) (*Sketch, error) {
 	p := &Pass{Config: Config{Project: project, Lock: pins, Files: files, Platform: r.platform}, known: newShared()}
-	parsed, err := p.readDockerfiles()
-	if err != nil {
-		return nil, err
-	}
-	s := &Sketch{pass: p, lock: pins, files: map[string]dockerfileText{}, lines: map[string]*fileSet{}}
-	for name, data := range p.sources {
-		s.files[name] = dockerfileText{name, string(data)}
-	}
-	if before != nil && before.lock == pins && before.pass.Config.Project == project && maps.Equal(before.files, s.files) {
+	s := &Sketch{pass: p, lock: pins, lines: map[string]*fileSet{}}
+	if before.sameGraph(project, pins, files) {
 		old := before.pass
 		p.Graph, p.Units, p.Wanted, p.asked = old.Graph, old.Units, old.Wanted, old.asked
-		p.repos, p.externals = old.repos, old.externals
-	} else if err := r.order(p, parsed); err != nil {
+		p.repos, p.externals, p.sources = old.repos, old.externals, old.sources
+	} else if err := r.order(p); err != nil {
 		return nil, err
 	}
 	if err := p.readContexts(ctx); err != nil {
@@ -111,9 +104,29 @@ func (r *Replay) Read(ctx context.Context, project *spec.Project, pins *lock.Fil
 	return s, nil
 }
 
+// sameGraph says whether a project with its lock and Dockerfiles is as it was.
+func (s *Sketch) sameGraph(project *spec.Project, pins *lock.File, files Files) bool {
+	if s == nil || s.lock != pins || s.pass.Config.Project != project {
+		return false
+	}
+	for _, u := range project.Units() {
+		if u.Inline != nil {
+			continue // the project has it
+		}
+		if text, err := files.ReadFile(u.Dockerfile); err != nil || !bytes.Equal(text, s.pass.sources[u.Dockerfile]) {
+			return false
+		}
+	}
+	return true
+}
+
 // order is readGraph, with external images that no registry was asked for: one
 // that no lock pins never moves.
-func (r *Replay) order(p *Pass, parsed map[string]*dockerfile.File) error {
+func (r *Replay) order(p *Pass) error {
+	parsed, err := p.readDockerfiles()
+	if err != nil {
+		return err
+	}
 	asked := p.Config.Project.Units()
 	if err := p.order(parsed, asked, nil); err != nil {
 		return err
@@ -130,6 +143,9 @@ func (r *Replay) order(p *Pass, parsed map[string]*dockerfile.File) error {
 		x, ok := p.Config.pinned(e, ref)
 		if !ok {
 			r.free[e.image] = true
+			x, ok = Config{Lock: r.Else}.pinned(e, ref)
+		}
+		if !ok {
 			x = resolved{ref: ref, digest: digest.FromString("the image " + e.image + " for " + e.platform)}
 			if r.Base != nil {
 				x.base = r.Base(e.image, e.platform)

@@ -212,6 +212,9 @@ func fileLine(context string, e source.Entry) Line {
 	if e.Implied {
 		l.Fields = append(l.Fields, "implied", "yes")
 	}
+	if len(e.Xattrs) == 0 {
+		return l
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.Xattrs)) {
 		l.Fields = append(l.Fields, "xattr."+name, e.Xattrs[name])
 	}

@@ -28,6 +28,9 @@ const (
 // Parent says whether the change is that a parent has another key.
 func (c Change) Parent() bool { return c.Label == labelParent }
 
+// External says whether the change is that an external image has another digest.
+func (c Change) External() bool { return c.Label == labelExternal }
+
 // Own says whether the change is in what the unit itself is told to do, and not
 // in what it stands on or when.
 func (c Change) Own() bool {
@@ -86,37 +89,51 @@ func diff(old, new Recipe) []Change {
 	return pairInstructions(out)
 }
 
-// withoutSameFiles leaves out the files before the first and behind the last that
-// differ: of the thousands that a unit may take, a commit changes a few. Files
-// stand at the end of a recipe in the order of what names them; where they don't,
-// the recipes stay whole.
+// withoutSameFiles leaves out the files that are the same: of the thousands that
+// a unit may take, a commit changes a few. Files stand at the end of a recipe in
+// the order of what names them; where they don't, the recipes stay whole.
 func withoutSameFiles(old, new Recipe) (Recipe, Recipe) {
 	a, b := files(old.lines), files(new.lines)
 	if a == nil || b == nil {
 		return old, new
 	}
-	same := func(x, y Line) bool { return slices.Equal(x.Fields, y.Fields) }
-	named := func(x, y Line) bool { return slices.Equal(x.Fields[:2], y.Fields[:2]) }
-	front := 0
-	for front < min(len(a), len(b)) && same(a[front], b[front]) {
-		front++
+	was := Recipe{lines: slices.Clone(old.lines[:len(old.lines)-len(a)]), id: string(old.ID())}
+	is := Recipe{lines: slices.Clone(new.lines[:len(new.lines)-len(b)]), id: string(new.ID())}
+	for len(a) > 0 || len(b) > 0 {
+		n, m := sameName(a), sameName(b)
+		switch c := compareNames(a, b); {
+		case c < 0:
+			m = 0
+		case c > 0:
+			n = 0
+		}
+		if !slices.EqualFunc(a[:n], b[:m], func(x, y Line) bool { return slices.Equal(x.Fields, y.Fields) }) {
+			was.lines, is.lines = append(was.lines, a[:n]...), append(is.lines, b[:m]...)
+		}
+		a, b = a[n:], b[m:]
 	}
-	back := 0
-	for back < min(len(a), len(b))-front && same(a[len(a)-1-back], b[len(b)-1-back]) {
-		back++
+	return was, is
+}
+
+// sameName counts the lines at the start that are about one file.
+func sameName(lines []Line) int {
+	n := 0
+	for n < len(lines) && slices.Equal(lines[n].Fields[:2], lines[0].Fields[:2]) {
+		n++
 	}
-	// Lines about one file stay together.
-	for front > 0 && (front < len(a) && named(a[front-1], a[front]) || front < len(b) && named(b[front-1], b[front])) {
-		front--
+	return n
+}
+
+// compareNames says which of two lists begins with the earlier file; none comes
+// last.
+func compareNames(a, b []Line) int {
+	switch {
+	case len(a) == 0:
+		return 1
+	case len(b) == 0:
+		return -1
 	}
-	for back > 0 && (back < len(a) && named(a[len(a)-back-1], a[len(a)-back]) || back < len(b) && named(b[len(b)-back-1], b[len(b)-back])) {
-		back--
-	}
-	cut := func(r Recipe, files []Line) Recipe {
-		head := r.lines[:len(r.lines)-len(files)]
-		return Recipe{lines: slices.Concat(head, files[front:len(files)-back]), id: string(r.ID())}
-	}
-	return cut(old, a), cut(new, b)
+	return slices.Compare(a[0].Fields[:2], b[0].Fields[:2])
 }
 
 // files gives the lines of files at the end of a recipe, if each has a name and

@@ -63,6 +63,10 @@ func FromFiles(f Files, name string, own []byte) (*Tree, error) {
 	return t, err
 }
 
+// Over gives the same rules over other files. The ignore file must be the same in
+// both.
+func (t *Tree) Over(f Files) *Tree { return &Tree{files: f, ignore: t.ignore, fresh: newMemo()} }
+
 // view is Files as the walker sees them.
 type view struct{ Files }
 
