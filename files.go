@@ -54,10 +54,12 @@ func (p *Pass) findInventory(ctx context.Context, u *graph.Unit, img *picture, f
 	}
 	if inv == nil {
 		open := func(l ocispec.Descriptor) (io.ReadCloser, error) { return p.known.openBlob(ctx, c, img, l) }
-		if inv, err = makeInventory(ctx, c, img, open); err != nil {
+		var trace *inventory.Trace
+		if inv, trace, err = listLayers(ctx, c, img, open); err != nil {
 			return nil, err
 		}
-		if blobs, err = keepInventory(ctx, c, ref, inv); err != nil {
+		p.known.keep(trace)
+		if blobs, err = keepTraced(ctx, c, ref, inv, trace); err != nil {
 			return nil, err
 		}
 	}
@@ -128,11 +130,12 @@ func keptInventory(ctx context.Context, c *registry.Client, ref registry.Ref, im
 	if full {
 		d = held.manifest.Layers[1]
 	}
-	return fetchInventory(ctx, c, held.ref, d, img), held.manifest.Layers, nil
+	return fetchInventory(ctx, c, held.ref, d, img), held.manifest.Layers[:2], nil
 }
 
 // keptParts gives the artifact under a tag that holds the two parts of an
-// inventory; nil when there is none.
+// inventory, and the trace of the layers that were listed for it; nil when there
+// is none.
 func keptParts(ctx context.Context, c *registry.Client, ref registry.Ref) (*picture, error) {
 	a := c.Lookup(ctx, ref)
 	if a.State == registry.Failed {
@@ -142,7 +145,7 @@ func keptParts(ctx context.Context, c *registry.Client, ref registry.Ref) (*pict
 		return nil, nil
 	}
 	held, err := parsePicture(a)
-	if err != nil || len(held.manifest.Layers) != 2 {
+	if err != nil || len(held.manifest.Layers) < 2 {
 		return nil, nil // whatever it is, it is no inventory
 	}
 	return held, nil
@@ -153,10 +156,18 @@ func keptParts(ctx context.Context, c *registry.Client, ref registry.Ref) (*pict
 func makeInventory(ctx context.Context, c *registry.Client, img *picture,
 	open func(ocispec.Descriptor) (io.ReadCloser, error),
 ) (*inventory.Inventory, error) {
+	inv, _, err := listLayers(ctx, c, img, open)
+	return inv, err
+}
+
+// listLayers is makeInventory with the trace of the layers that were read.
+func listLayers(ctx context.Context, c *registry.Client, img *picture,
+	open func(ocispec.Descriptor) (io.ReadCloser, error),
+) (*inventory.Inventory, *inventory.Trace, error) {
 	layers := img.manifest.Layers
 	base, err := trunkInventory(ctx, c, img)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if base != nil {
 		layers = layers[len(base.Blobs()):]
@@ -167,11 +178,11 @@ func makeInventory(ctx context.Context, c *registry.Client, img *picture,
 			return open(l)
 		}})
 	}
-	inv, err := inventory.FromLayers(ctx, base, read)
+	inv, trace, err := inventory.FromLayersTraced(ctx, base, read)
 	if err != nil {
-		return nil, fmt.Errorf("listing the files of %s: %w", img.desc.Digest, err)
+		return nil, nil, fmt.Errorf("listing the files of %s: %w", img.desc.Digest, err)
 	}
-	return inv, nil
+	return inv, trace, nil
 }
 
 // trunkInventory gives the full inventory of the image that a tail was put on,
@@ -207,7 +218,12 @@ func hasPrefix(all, prefix []digest.Digest) bool {
 // keepInventory publishes an inventory under a tag of its own and gives the
 // blobs of its two parts.
 func keepInventory(ctx context.Context, c *registry.Client, ref registry.Ref, inv *inventory.Inventory) ([]ocispec.Descriptor, error) {
-	blobs, err := publication{inventory: inv}.attachments()
+	return keepTraced(ctx, c, ref, inv, nil)
+}
+
+// keepTraced is keepInventory with a trace beside the parts, where there is one.
+func keepTraced(ctx context.Context, c *registry.Client, ref registry.Ref, inv *inventory.Inventory, trace *inventory.Trace) ([]ocispec.Descriptor, error) {
+	blobs, err := publication{inventory: inv, trace: trace}.attachments()
 	if err != nil {
 		return nil, err
 	}
@@ -228,5 +244,5 @@ func keepInventory(ctx context.Context, c *registry.Client, ref registry.Ref, in
 		return nil, err
 	}
 	_, err = c.PutManifest(ctx, ref, m.MediaType, body)
-	return m.Layers, err
+	return m.Layers[:2], err
 }

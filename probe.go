@@ -25,6 +25,7 @@ const (
 	annotationSmall  = "build.strata.inventory.small" // digest and size of the small inventory
 	annotationFull   = "build.strata.inventory.full"  // digest and size of the full inventory
 	annotationBases  = "build.strata.bases"           // external images that went in: a list of baseFacts
+	annotationTrace  = "build.strata.trace"           // digest and size of the trace of the image's own layers
 	annotationTail   = "build.strata.tail"            // the tail's blob and what it was made from: tailFacts
 	annotationRun    = "build.strata.run"             // of a record's artifact: the id of the run
 	annotationRecord = "build.strata.record"          // of a record's artifact: the record
@@ -37,7 +38,9 @@ type answers struct {
 	units  map[string]registry.Answer
 	trunks map[string]registry.Answer
 
-	lastImages map[string]*picture // newest image of each unit, whatever its key
+	lastImages map[string]*picture  // newest image of each unit, whatever its key
+	trunksOf   map[string]*picture  // newest trunk of the units that may be rebased
+	lastTrunks map[string]plan.Last // what is known of those
 }
 
 // lastTag is the tag that follows a unit's newest image, whatever its key.
@@ -50,6 +53,7 @@ func (p *Pass) askLast(ctx context.Context) error {
 	p.answers = answers{
 		hits: map[string]plan.Hit{}, last: map[string]plan.Last{}, lastImages: map[string]*picture{},
 		units: map[string]registry.Answer{}, trunks: map[string]registry.Answer{},
+		trunksOf: map[string]*picture{}, lastTrunks: map[string]plan.Last{},
 	}
 	refs := make([]registry.Ref, len(p.Units))
 	for i, u := range p.Units {

@@ -34,7 +34,9 @@ type publication struct {
 	manifest  ocispec.Manifest
 	config    []byte
 	inventory *inventory.Inventory // nil when it follows from the trunk's
+	trace     *inventory.Trace     // of the layers above the base; nil when it is not known
 	trunk     *picture             // what a tail was put on; nil without one
+	base      *picture             // what the image was rebased onto; nil otherwise
 	whole     bool                 // the image is the unit, not only its trunk
 	layer     []byte               // the tail's blob where it is still to be sent
 	layerType string
@@ -92,6 +94,7 @@ func (r *runner) sendBlobs(ctx context.Context, u *graph.Unit, pub publication, 
 	}
 	g.Go(func() error { return c.EnsureEmpty(ctx, repo) })
 	g.Go(func() error { return r.bringLayers(ctx, u, pub.trunk) })
+	g.Go(func() error { return r.bringLayers(ctx, u, pub.base) })
 	return g.Wait()
 }
 
@@ -150,6 +153,13 @@ func (pub publication) attachments() ([]registry.Blob, error) {
 			return nil, err
 		}
 		blobs = append(blobs, registry.Blob{MediaType: part.mediaType, Data: b.Bytes()})
+	}
+	if pub.trace != nil {
+		var b bytes.Buffer
+		if err := pub.trace.Encode(&b); err != nil {
+			return nil, err
+		}
+		blobs = append(blobs, registry.Blob{MediaType: inventory.MediaTypeTrace, Data: b.Bytes()})
 	}
 	return blobs, nil
 }
@@ -227,6 +237,7 @@ var annotationFor = map[string]string{
 	recipeType:               annotationRecipe,
 	inventory.MediaTypeSmall: annotationSmall,
 	inventory.MediaTypeFull:  annotationFull,
+	inventory.MediaTypeTrace: annotationTrace,
 }
 
 func setIf(m map[string]string, name, value string) {

@@ -34,7 +34,8 @@ type Made struct {
 	Steps    []build.Step
 	Err      error
 
-	built bool // an engine has built part of it
+	built   bool // an engine has built part of it
+	rebased bool // its trunk was put on another parent
 }
 
 // Result is what a run did.

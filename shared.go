@@ -25,6 +25,8 @@ type shared struct {
 	pictures map[digest.Digest]*picture
 	lists    map[string]*inventory.Inventory
 	parts    map[digest.Digest][2]string // blobs of inventories: small and full, "DIGEST SIZE"
+	files    map[[32]byte][]byte         // contents that were kept in traces
+	beside   []registry.Ref              // repositories that keep inventories of other images
 	offers   map[int]openBlob            // of engines that have just built
 	offered  int
 }
@@ -36,6 +38,7 @@ func newShared() *shared {
 	return &shared{
 		locks: map[string]*sync.Mutex{}, pictures: map[digest.Digest]*picture{},
 		lists: map[string]*inventory.Inventory{}, parts: map[digest.Digest][2]string{}, offers: map[int]openBlob{},
+		files: map[[32]byte][]byte{},
 	}
 }
 

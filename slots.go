@@ -168,7 +168,10 @@ func (p *Pass) probe(ctx context.Context) error {
 		p.take(units, p.choose(units, all[i], answers), answers)
 	}
 	p.fetchAhead(ctx)
-	return p.readLast(ctx)
+	if err := p.readLast(ctx); err != nil {
+		return err
+	}
+	return p.readTrunks(ctx)
 }
 
 func (p *Pass) unitRef(u *graph.Unit, c candidate) registry.Ref {

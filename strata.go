@@ -211,7 +211,7 @@ func (p *Pass) decide() error {
 	c := p.Config
 	in := plan.Input{
 		Graph: p.Graph, Wanted: p.Wanted, Units: p.Units, Keys: p.Keys,
-		Hits: p.answers.hits, Last: p.answers.last, Due: p.due, Estimate: c.Estimate,
+		Hits: p.answers.hits, Last: p.answers.last, Trunks: p.answers.lastTrunks, Due: p.due, Estimate: c.Estimate,
 		Rebuild: map[string]bool{}, Emulated: map[string]bool{}, Inexact: map[string]string{},
 	}
 	if c.Rebuild {

@@ -19,6 +19,7 @@ import (
 	"github.com/strata-build/strata/internal/inventory"
 	"github.com/strata-build/strata/internal/origin"
 	"github.com/strata-build/strata/internal/plan"
+	"github.com/strata-build/strata/internal/registry"
 	"github.com/strata-build/strata/internal/source"
 )
 
@@ -212,9 +213,13 @@ func (r *runner) writeTail(ctx context.Context, u *graph.Unit, trunk *picture, d
 		return nil, err
 	}
 	pub.manifest, pub.config = img.Manifest, img.Config
-	m.Action = plan.Append
-	if m.built {
+	switch {
+	case m.built:
 		m.Action = plan.Build
+	case m.rebased:
+		m.Action = plan.Rebase
+	default:
+		m.Action = plan.Append
 	}
 	if last := r.pass.answers.lastImages[u.ID]; last.sameContent(img.Manifest) {
 		m.Reason += "; it came out the same as before, so that stays"
@@ -286,7 +291,10 @@ func (r *runner) streamTail(ctx context.Context, u *graph.Unit, done *image.Appe
 // bringLayers makes the layers of the trunk part of the unit's repository where
 // they are not: by mounting them, or, from another registry, by copying them.
 func (r *runner) bringLayers(ctx context.Context, u *graph.Unit, trunk *picture) error {
-	repo := r.repo(u)
+	return bringLayers(ctx, r.pass.Config.Client, r.repo(u), trunk)
+}
+
+func bringLayers(ctx context.Context, c *registry.Client, repo registry.Ref, trunk *picture) error {
 	if trunk == nil || trunk.ref.Repo == "" || trunk.ref.Repository() == repo {
 		return nil
 	}
@@ -294,7 +302,6 @@ func (r *runner) bringLayers(ctx context.Context, u *graph.Unit, trunk *picture)
 	for _, l := range trunk.manifest.Layers {
 		layers[l.Digest.String()] = l
 	}
-	c := r.pass.Config.Client
 	return each(ctx, layers, 4, func(ctx context.Context, _ string, l ocispec.Descriptor) error {
 		return c.MountOrPush(ctx, trunk.ref, repo, l, func() (io.ReadCloser, error) { return c.Blob(ctx, trunk.ref, l) })
 	})

@@ -31,6 +31,13 @@ import (
 // that it is the unit itself, published under the unit's own key.
 func (r *runner) trunk(ctx context.Context, u *graph.Unit, step plan.Step, m *Made) (img *picture, built bool, err error) {
 	t := u.Build.Trunk
+	if step.Action == plan.Rebase {
+		img, built, err = r.rebase(ctx, u, m)
+		if img != nil || err != nil {
+			return img, built, err
+		}
+		step.Action = plan.Build
+	}
 	switch {
 	case step.Action == plan.Build && len(r.pass.Keys[u.ID].Trunk.Lines()) == 0 && !t.Empty:
 		img, err = r.buildTrunk(ctx, u, m, r.pass.Keys[u.ID].Unit)
@@ -126,10 +133,11 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	if !res.Local {
 		r.countPushed(ctx, u, built, m)
 	}
-	inv, err := r.takeInventory(ctx, u, built, res, &lists)
+	inv, trace, err := r.takeInventory(ctx, u, built, res, &lists)
 	if err != nil {
 		return nil, fmt.Errorf("listing the files of %s: %w", u.ID, err)
 	}
+	r.pass.known.keep(trace)
 	whole := recipe.ID() == r.pass.Keys[u.ID].Unit.ID()
 	if same := r.sameAsBefore(ctx, u, built, inv, recipe, whole); same != nil {
 		m.Reason += "; it came out the same as before, so that stays"
@@ -146,7 +154,7 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 		}
 	}
 	return r.publish(ctx, u, m, publication{
-		recipe: recipe, manifest: built.manifest, config: built.config, inventory: inv, whole: whole,
+		recipe: recipe, manifest: built.manifest, config: built.config, inventory: inv, trace: trace, whole: whole,
 	})
 }
 
@@ -295,15 +303,16 @@ func (p *Pass) caches(u *graph.Unit) (from, to []build.Cache) {
 }
 
 // takeInventory lists the files of what the engine has built: those of its
-// base, whose list is known, and those of the layers on top.
-func (r *runner) takeInventory(ctx context.Context, u *graph.Unit, built *picture, res build.Result, lists *listings) (*inventory.Inventory, error) {
+// base, whose list is known, and those of the layers on top, whose trace it gives
+// as well.
+func (r *runner) takeInventory(ctx context.Context, u *graph.Unit, built *picture, res build.Result, lists *listings) (*inventory.Inventory, *inventory.Trace, error) {
 	var base *inventory.Inventory
 	from := 0
 	if img, err := r.base(ctx, u, u.Build.Trunk.From); err != nil {
-		return nil, err
+		return nil, nil, err
 	} else if img != nil && img.ref.Repo != "" && startsWith(built.manifest.Layers, img.manifest.Layers) {
 		if base, err = r.pass.inventoryOf(ctx, u, img, true); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		from = len(img.manifest.Layers)
 	}
@@ -318,7 +327,7 @@ func (r *runner) takeInventory(ctx context.Context, u *graph.Unit, built *pictur
 			return r.pass.Config.Client.Blob(ctx, r.repo(u), l)
 		}})
 	}
-	return inventory.FromLayers(ctx, base, layers)
+	return inventory.FromLayersTraced(ctx, base, layers)
 }
 
 // startsWith says whether an image's layers begin with those of its base.

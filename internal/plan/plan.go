@@ -21,6 +21,7 @@ type Action string
 const (
 	Reuse  Action = "reuse"  // the registry has it: tags are moved
 	Append Action = "append" // the tail's files go on the trunk, without an engine
+	Rebase Action = "rebase" // the trunk's own blobs go on the new parent, then the tail is appended
 	Build  Action = "build"  // an engine builds the trunk, then the tail is appended
 	Skip   Action = "skip"   // missing, but nothing that was asked for needs it
 )
@@ -77,6 +78,7 @@ type Input struct {
 	Keys     map[string]key.Keys
 	Hits     map[string]Hit
 	Last     map[string]Last
+	Trunks   map[string]Last   // the newest trunk of units that may be rebased; of one without a tail, its newest image
 	Due      map[string]string // units taken from an earlier slot -> the slot that has begun since
 	Rebuild  map[string]bool   // units that are built whatever the registry holds (--no-cache)
 	Emulated map[string]bool   // platforms that this machine's engine emulates
@@ -162,6 +164,9 @@ func (m *maker) action(u *graph.Unit) Action {
 	if u.Build.Trunk.Empty || m.in.Hits[u.ID].Trunk != "" {
 		return Append
 	}
+	if m.rebases(u) {
+		return Rebase
+	}
 	return Build
 }
 
@@ -182,6 +187,9 @@ func (m *maker) explain(u *graph.Unit, s *Step) {
 		s.Changes = m.changes(u, last.Recipe)
 		s.Unless = onlyParents(s.Changes)
 		s.Reasons = append(s.Reasons, words(s.Changes)...)
+	}
+	if s.Action == Rebase {
+		s.Reasons = append(s.Reasons, rebaseReason(u))
 	}
 	if why := m.in.Inexact[u.ID]; why != "" {
 		s.Reasons = append(s.Reasons, "the engine makes its last files: "+why)
