@@ -35,6 +35,7 @@ internal/lock       < strata internal/cli
 internal/change     <
 internal/packages   < internal/image strata
 internal/journal    <
+internal/prune      <
 internal/image      < internal/buildkit internal/image/corpus internal/origin strata
 internal/origin     < internal/image/corpus strata
 internal/plan       < strata internal/cli
@@ -88,7 +89,7 @@ var heavy = []struct {
 // file system, the network, other processes or the terminal.
 var pure = []string{
 	"internal/diag", "internal/event", "internal/dockerfile", "internal/graph", "internal/key", "internal/plan",
-	"internal/slot", "internal/lock", "internal/export", "internal/inventory", "internal/build", "internal/journal", "internal/change",
+	"internal/slot", "internal/lock", "internal/export", "internal/inventory", "internal/build", "internal/journal", "internal/change", "internal/prune",
 	"internal/packages",
 }
 

@@ -26,6 +26,9 @@ type GCOptions struct {
 	// Keep says whether a tag stays; nil keeps all. It is not asked for tags
 	// that list attachments: these stay as long as their subject does.
 	Keep func(TagInfo) bool
+	// Hold are manifests that stay, with all that they name, although no tag
+	// leads to them; in any repository.
+	Hold map[digest.Digest]bool
 	// MinAge protects what no tag leads to, such as an upload whose manifest
 	// is still to come; 0 is one hour, negative is nothing.
 	MinAge time.Duration
@@ -167,7 +170,7 @@ func (s *sweep) mark(name string) (*repoState, error) {
 		}
 	}
 	for d, at := range r.manifests {
-		if at.After(s.before) {
+		if at.After(s.before) || s.options.Hold[d] {
 			s.need(r, d)
 		}
 	}
