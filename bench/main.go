@@ -42,6 +42,7 @@ type options struct {
 	data         string
 	render       bool
 	keep         bool
+	peers        string
 }
 
 func main() {
@@ -79,6 +80,7 @@ func parseFlags(args []string) (options, error) {
 	f.StringVar(&o.data, "data", "", "file that keeps the figures, so that several sessions make one page")
 	f.BoolVar(&o.render, "render", false, "measure nothing: write the page from the figures in -data")
 	f.BoolVar(&o.keep, "keep", false, "keep the working folder, to look at it")
+	f.StringVar(&o.peers, "peers", "", "measure nothing: build these programs unless they are there, and print their files")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -139,6 +141,9 @@ func run(ctx context.Context, o options) (err error) {
 	if o.render {
 		return render(o)
 	}
+	if o.peers != "" {
+		return printPeers(ctx, strings.Split(o.peers, ","))
+	}
 	t, err := build(ctx, repo, o.strata, o.rootfs, say)
 	if err != nil {
 		return err
@@ -156,6 +161,18 @@ func run(ctx context.Context, o options) (err error) {
 		}
 	}
 	return b.report(ctx, repo)
+}
+
+// printPeers builds what tests of other modules need, one file a line.
+func printPeers(ctx context.Context, names []string) error {
+	at, err := buildPeers(ctx, names, say)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		fmt.Println(at[name])
+	}
+	return nil
 }
 
 // repository gives the root of the repository, from it or from the folder bench.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -47,17 +48,9 @@ func build(ctx context.Context, repo, strata, rootfs string, say func(string, ..
 	if err != nil {
 		return t, err
 	}
-	at := map[string]string{}
-	for _, p := range peers {
-		file := filepath.Join(cache, p.program+"-"+p.version)
-		at[p.program] = file
-		if _, err := os.Stat(file); err == nil {
-			continue
-		}
-		say("building %s %s", p.program, p.version)
-		if err := p.build(ctx, file); err != nil {
-			return t, err
-		}
+	at, err := buildPeers(ctx, nil, say)
+	if err != nil {
+		return t, err
 	}
 	t = tools{
 		strata: strata, buildkitd: at["buildkitd"], buildctl: at["buildctl"], buildx: at["buildx"],
@@ -78,6 +71,36 @@ func build(ctx context.Context, repo, strata, rootfs string, say func(string, ..
 	}
 	t.rootfs, err = findRootfs(rootfs)
 	return t, err
+}
+
+// buildPeers makes the named peers, or all, unless they are in the cache, and
+// gives their files by name.
+func buildPeers(ctx context.Context, names []string, say func(string, ...any)) (map[string]string, error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	at := map[string]string{}
+	for _, p := range peers {
+		if names != nil && !slices.Contains(names, p.program) {
+			continue
+		}
+		file := filepath.Join(cache, p.program+"-"+p.version)
+		at[p.program] = file
+		if _, err := os.Stat(file); err == nil {
+			continue
+		}
+		say("building %s %s", p.program, p.version)
+		if err := p.build(ctx, file); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range names {
+		if at[name] == "" {
+			return nil, fmt.Errorf("building %q: there is no such peer", name)
+		}
+	}
+	return at, nil
 }
 
 func (p peer) build(ctx context.Context, file string) error {
