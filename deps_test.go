@@ -48,7 +48,12 @@ internal/graph      < internal/export
 internal/lock       < internal/export
 internal/spec       < internal/export
 internal/diag       < internal/generated
-internal/generated  < internal/cli
+internal/generated  < internal/ci internal/cli
+internal/ci         < internal/cli
+internal/diag       < internal/ci
+internal/graph      < internal/ci
+internal/plan       < internal/ci
+internal/spec       < internal/ci
 internal/export     < strata internal/cli
 strata              < internal/cli
 internal/buildkit   < internal/cli

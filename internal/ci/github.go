@@ -11,6 +11,7 @@ import (
 	"strings"
 	"text/template"
 
+	"github.com/strata-build/strata/internal/generated"
 	"github.com/strata-build/strata/internal/spec"
 )
 
@@ -22,9 +23,9 @@ type GitHubOptions struct {
 	ByTag   bool   // name actions by tag in place of commit: for linting, never for use
 }
 
-// command is what the first line of each file says.
+// command is what the mark of each file says.
 func (o GitHubOptions) command() string {
-	s := "strata ci github"
+	s := "ci github"
 	if o.Single {
 		s += " --single"
 	}
@@ -68,14 +69,14 @@ type login struct{ Host, Username, Password string }
 type page struct {
 	*Model
 	GitHubOptions
-	Mark, Runner, Flags, Ref string
-	Refresh, CleanupCron     string
-	Reusable, CheckPlan      string
-	Stages                   []int
-	Logins                   []login
-	Inputs                   []string // of the action: names of secrets in lower case
-	Env                      []string // names of secrets that builds take from the environment
-	Emulated, Buildx         bool
+	Runner, Flags, Ref   string
+	Refresh, CleanupCron string
+	Reusable, CheckPlan  string
+	Stages               []int
+	Logins               []login
+	Inputs               []string // of the action: names of secrets in lower case
+	Env                  []string // names of secrets that builds take from the environment
+	Emulated, Buildx     bool
 
 	Layer Layer    // of layer.yml
 	Name  string   // of app.yml
@@ -103,8 +104,8 @@ func (m *Model) GitHub(o GitHubOptions) ([]File, error) {
 
 func (m *Model) page(o GitHubOptions) page {
 	p := page{
-		Model: m, GitHubOptions: o, Mark: Mark(o.command()), Ref: "refs/heads/" + o.Branch,
-		Runner:  quoted(Labels(m.Runners, GitHubRunners)("linux/amd64")),
+		Model: m, GitHubOptions: o, Ref: "refs/heads/" + o.Branch,
+		Runner:  runsOn(Labels(m.Runners, GitHubRunners)("linux/amd64")),
 		Refresh: "${{ inputs.refresh }}", CleanupCron: cleanupCron, Reusable: "strata.yml", CheckPlan: "plan", Env: m.Secrets,
 		Emulated: m.Emulated(GitHubRunners), Buildx: m.Cache == "gha" || m.Cache == "s3",
 	}
@@ -132,6 +133,14 @@ func (m *Model) page(o GitHubOptions) page {
 		p.Logins = append(p.Logins, l)
 	}
 	return p
+}
+
+// runsOn writes a runner's labels, a single one as people do.
+func runsOn(labels []string) string {
+	if len(labels) == 1 {
+		return quoted(labels[0])
+	}
+	return quoted(labels)
 }
 
 var notName = regexp.MustCompile(`[^a-z0-9]+`)
@@ -250,7 +259,8 @@ func (w *githubWriter) write(file, name string, p page) {
 		w.err = fmt.Errorf("writing %q: %w", file, err)
 		return
 	}
-	w.files = append(w.files, File{Path: file, Data: append(bytes.TrimRight(b.Bytes(), "\n"), '\n')})
+	text := strings.TrimRight(b.String(), "\n") + "\n"
+	w.files = append(w.files, File{Path: file, Data: generated.Mark(text, p.command())})
 }
 
 // uses names an action at its commit, with the version as a comment.

@@ -51,9 +51,9 @@ func New(g *graph.Graph, src Source) (*Model, error) {
 	p := g.Project
 	m := &Model{
 		Image: p.Image, Folder: src.Folder, File: p.File, Runners: p.Runners, Cache: p.Cache.Type,
-		Keep: p.Keep != (spec.Keep{}),
+		Keep: p.Keep != (spec.Keep{}), Stages: Depth(g),
 	}
-	hosts, secrets, depth := map[string]bool{}, map[string]bool{}, map[string]int{}
+	hosts, secrets := map[string]bool{}, map[string]bool{}
 	for _, u := range g.Units {
 		host := hostOf(u.Image)
 		if host == "" {
@@ -69,11 +69,6 @@ func New(g *graph.Graph, src Source) (*Model, error) {
 		if !slices.Contains(m.Platforms, u.Platform) {
 			m.Platforms = append(m.Platforms, u.Platform)
 		}
-		for _, parent := range u.Parents {
-			depth[u.ID] = max(depth[u.ID], depth[parent.ID])
-		}
-		depth[u.ID]++
-		m.Stages = max(m.Stages, depth[u.ID])
 	}
 	m.Registries, m.Secrets = slices.Sorted(maps.Keys(hosts)), slices.Sorted(maps.Keys(secrets))
 	for _, l := range p.Layers {
@@ -82,6 +77,20 @@ func New(g *graph.Graph, src Source) (*Model, error) {
 		}
 	}
 	return m, nil
+}
+
+// Depth gives the number of units in the longest chain of parents: no plan has
+// more stages.
+func Depth(g *graph.Graph) int {
+	depth, most := map[string]int{}, 0
+	for _, u := range g.Units {
+		for _, parent := range u.Parents {
+			depth[u.ID] = max(depth[u.ID], depth[parent.ID])
+		}
+		depth[u.ID]++
+		most = max(most, depth[u.ID])
+	}
+	return most
 }
 
 // hostOf gives the registry's host of an image, "" for one without.
@@ -127,6 +136,11 @@ func unitPaths(u *graph.Unit, src Source) []string {
 		add(escape(u.Dockerfile))
 		if src.Exists(u.Dockerfile + ".dockerignore") {
 			add(escape(u.Dockerfile + ".dockerignore"))
+		}
+	}
+	for _, v := range u.Build.Unresolved {
+		if v.Input { // only the base's image knows what is taken
+			add(path.Join(escape(u.Context), "**"))
 		}
 	}
 	for _, in := range u.Build.Inputs {

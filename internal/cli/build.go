@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,7 +25,7 @@ type buildFlags struct {
 	passFlags
 	dryRun, noCache, noTest, load, force bool
 	noTags, made                         bool // made: every unit must be in the registry already
-	progress, output                     string
+	progress, output, summary            string
 	parallel                             int
 }
 
@@ -63,6 +64,7 @@ Without --push, images are looked up and kept in the registry on this machine
 	fl.BoolVar(&f.noTest, "no-test", false, "move tags without running the tests of the layers")
 	fl.BoolVar(&f.noTags, "no-tags", false, "make and test the units, and leave the tags to strata publish")
 	f.addTime(cmd)
+	summaryFlag(cmd, &f.summary)
 	fl.BoolVar(&f.force, "force", false, forceHelp)
 	fl.StringVar(&f.progress, "progress", "auto", "`form` of progress: auto, tty, plain, json or quiet")
 	completesFlag(cmd, "progress", "auto", "tty", "plain", "json", "quiet")
@@ -127,6 +129,12 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 	}
 	closeErr := v.Close()
 	a.keepRecord(ctx, p, rec, res, err)
+	if err != nil {
+		return err
+	}
+	err = a.summarize(f.summary, func(w io.Writer) error {
+		return resultSummary(w, p, res, a.machine.Now().Sub(started), f.made)
+	})
 	if err != nil {
 		return err
 	}

@@ -71,8 +71,7 @@ func (a *app) prepare(ctx context.Context, f passFlags, units []string, change f
 }
 
 func (a *app) planCmd() *cobra.Command {
-	var f passFlags
-	var detailed bool
+	var f planFlags
 	cmd := &cobra.Command{
 		Use:   "plan [UNIT...]",
 		Short: "Show what build would do, and why",
@@ -83,33 +82,32 @@ unit and why. It changes nothing.
 A unit is named LAYER, LAYER/VARIANT, LAYER/ARCH or in full,
 LAYER/VARIANT/OS/ARCH. The units that it stands on come along.
 
+For pipelines, --format github-matrix, gitlab and json-stages give the units that need
+work in stages, parents first: each with the labels of its runner (the setting runners),
+its time by earlier runs, and the command that makes it. github-matrix is lines for
+$GITHUB_OUTPUT, gitlab the file of a child pipeline. ` + "`strata ci`" + ` writes the
+pipelines that take them.
+
 ` + exitCodesHelp(),
 		Example: `  strata plan
   strata plan app/cpu
   strata plan --push                # against the registry that the image names
-  strata plan --detailed-exitcode   # 0: nothing to do, 2: something to do`,
+  strata plan --detailed-exitcode   # 0: nothing to do, 2: something to do
+  strata plan --push --format github-matrix >> "$GITHUB_OUTPUT"
+  strata plan --push --format json-stages | jq -r '.stages[][].command | join(" ")'`,
 		ValidArgsFunction: a.completeUnits,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := a.prepare(cmd.Context(), f, args, nil)
-			if err != nil {
-				return err
-			}
-			if f.json {
-				err = writeJSON(a.machine.Stdout, planJSON{Image: p.Config.Project.Image, Version: p.Config.Version.Name, Plan: p.Plan})
-			} else {
-				err = a.showPlan(a.machine.Stdout, p)
-			}
-			if err == nil && detailed && p.Plan.Work() > 0 {
-				return code(exitChanges)
-			}
-			return err
-		},
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.plan(cmd.Context(), f, args) },
 	}
 	f.addPush(cmd)
 	f.addRebuild(cmd)
 	f.addJSON(cmd)
 	f.addTime(cmd)
-	cmd.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 when there is something to do")
+	fl := cmd.Flags()
+	fl.StringVar(&f.format, "format", "table", "`form`: "+strings.Join(planFormats, ", "))
+	completesFlag(cmd, "format", planFormats...)
+	summaryFlag(cmd, &f.summary)
+	fl.BoolVar(&f.oneStage, "one-stage", false, "put all that a platform needs into one job, for builds that publish nothing")
+	fl.BoolVar(&f.detailed, "detailed-exitcode", false, "exit with 2 when there is something to do")
 	return cmd
 }
 

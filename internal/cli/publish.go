@@ -43,6 +43,7 @@ them back. It still sets the tags of its own version.
 	fl.BoolVar(&local, "local", false, "publish in the registry on this machine")
 	f.addJSON(cmd)
 	f.addTime(cmd)
+	summaryFlag(cmd, &f.summary)
 	a.engineFlags(cmd)
 	fl.BoolVar(&f.dryRun, "dry-run", false, "check that every unit is there, show them, and stop")
 	fl.BoolVar(&f.noTest, "no-test", false, "move tags without running the tests of the layers")

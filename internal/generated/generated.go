@@ -67,6 +67,16 @@ func StateOf(data []byte) State {
 	return Intact
 }
 
+// Command gives the command that wrote a text, without the program's name; ok is
+// false for a text without a mark.
+func Command(data []byte) (command string, ok bool) {
+	m := line.FindSubmatch(data)
+	if m == nil {
+		return "", false
+	}
+	return string(m[1]), true
+}
+
 // Same says whether two texts are equal but for the ends of their lines.
 func Same(a, b []byte) bool {
 	crlf, lf := []byte("\r\n"), []byte("\n")
