@@ -33,7 +33,7 @@ internal/key        < internal/change internal/plan strata
 internal/slot       < strata
 internal/lock       < strata internal/cli
 internal/change     <
-internal/packages   < internal/image strata
+internal/packages   < internal/image strata internal/cli
 internal/journal    <
 internal/prune      <
 internal/image      < internal/buildkit internal/image/corpus internal/origin strata

@@ -17,6 +17,7 @@ import (
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/dockerfile"
 	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/lock"
 	"github.com/strata-build/strata/internal/registry"
 )
 
@@ -133,7 +134,7 @@ func (p *Pass) resolveExternals(ctx context.Context) error {
 func (p *Pass) wantedExternals() map[external]diag.Pos {
 	want := map[external]diag.Pos{}
 	for _, u := range p.Units {
-		for _, f := range u.Build.Froms {
+		for _, f := range p.froms(u) {
 			if e, ok := externalOf(p.Graph, u, f); ok && f.Kind != "syntax" {
 				want[e] = diag.Pos{File: u.Dockerfile, Line: f.Line}
 			}
@@ -181,7 +182,11 @@ func resolveExternal(ctx context.Context, c Config, e external, known func() map
 		}
 		return r, nil
 	}
-	a := c.Client.Lookup(ctx, ref)
+	at := c.inPinned(e, ref)
+	a := c.Client.Lookup(ctx, at)
+	if errors.Is(a.Err, registry.ErrNotFound) && at.Digest != ref.Digest {
+		return resolved{}, diag.Hint(a.Err, "what %s pins is not there any more; `strata update %s` moves to what is", lock.Name, e.image)
+	}
 	if a.Err != nil {
 		return resolved{}, missingBase(e.image, a.Err)
 	}

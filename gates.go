@@ -12,6 +12,7 @@ import (
 
 	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/dockerfile"
 	"github.com/strata-build/strata/internal/event"
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/key"
@@ -89,13 +90,7 @@ func (r *runner) testKey(ctx context.Context, u *graph.Unit) (key.ID, error) {
 	if u.Test.Stage == "" {
 		return "", nil
 	}
-	o := u.Options
-	o.Target, o.Contexts = u.Test.Stage, map[string]bool{}
-	for name := range u.Options.Contexts { // the engine is given no others
-		o.Contexts[name] = u.Contexts[name] != "" ||
-			slices.ContainsFunc(u.Parents, func(p graph.Parent) bool { return p.Context == name })
-	}
-	b, err := u.File.Analyze(o)
+	b, err := testBuild(u)
 	if err != nil {
 		return "", err
 	}
@@ -111,6 +106,30 @@ func (r *runner) testKey(ctx context.Context, u *graph.Unit) (key.ID, error) {
 		}
 	}
 	return key.Compute(in).Unit.ID(), nil
+}
+
+// testBuild gives what a test by a stage is made from.
+func testBuild(u *graph.Unit) (*dockerfile.Build, error) {
+	o := u.Options
+	o.Target, o.Contexts = u.Test.Stage, map[string]bool{}
+	for name := range u.Options.Contexts { // the engine is given no others
+		o.Contexts[name] = u.Contexts[name] != "" ||
+			slices.ContainsFunc(u.Parents, func(p graph.Parent) bool { return p.Context == name })
+	}
+	return u.File.Analyze(o)
+}
+
+// froms gives every image that a unit is made from or tested with. A test that
+// can't be read tells so when it is its turn.
+func (p *Pass) froms(u *graph.Unit) []dockerfile.From {
+	if u.Test == nil || u.Test.Stage == "" || p.Config.NoTest {
+		return u.Build.Froms
+	}
+	b, err := testBuild(u)
+	if err != nil {
+		return u.Build.Froms
+	}
+	return slices.Concat(u.Build.Froms, b.Froms)
 }
 
 func (r *runner) gate(ctx context.Context, u *graph.Unit, img *picture) error {
@@ -151,7 +170,7 @@ func (r *runner) gate(ctx context.Context, u *graph.Unit, img *picture) error {
 	}
 	if code != 0 {
 		return diag.Hint(&GateError{Unit: u.ID, Code: code, Output: lastLines(string(output), 20)},
-			"no tag was moved; the image is there under its key: strata run %s -- sh", u.ID)
+			"no tag was moved; the image is there under its key: `strata shell %s` opens it, `strata run %s -- COMMAND` runs a command in it", u.ID, u.ID)
 	}
 	return nil
 }

@@ -225,7 +225,7 @@ func (p *Pass) warnOfPins() {
 	for _, name := range slices.Sorted(slices.Values(p.unpinned())) {
 		p.Warnings = append(p.Warnings, diag.Finding{
 			Severity: diag.Warning, Pos: diag.Pos{File: lock.Name},
-			Text: name + " is not pinned, and was looked up now", Hint: "strata lock",
+			Text: name + ", and was looked up now", Hint: "strata lock",
 		})
 	}
 }

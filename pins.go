@@ -10,10 +10,12 @@ import (
 	"github.com/strata-build/strata/internal/registry"
 )
 
-// Pins asks for every external image of the project as it is now, whatever the
-// lock says, and gives them as a lock.
-func Pins(ctx context.Context, c Config) (*lock.File, error) {
-	c.Lock = nil
+// Pins gives a lock of every external image of the project: those that move
+// names as they are now, whatever the lock says, the others as the lock has them,
+// and what it does not have as it is now. A pinned image that is new to a platform
+// is looked up below the digest that is pinned.
+func Pins(ctx context.Context, c Config, move func(name string) bool) (*lock.File, error) {
+	c.Lock = c.Lock.Without(move)
 	p := &Pass{Config: c, known: newShared()}
 	if err := p.readGraph(ctx); err != nil {
 		return nil, err
@@ -25,7 +27,7 @@ func Pins(ctx context.Context, c Config) (*lock.File, error) {
 		if i == nil {
 			i = &lock.Image{
 				Name: e.image, From: x.ref.Name(), Index: x.index, Resolved: c.Now.UTC().Truncate(1e9),
-				Platforms: map[string]lock.Platform{},
+				Platforms: map[string]lock.Platform{}, Of: x.index,
 			}
 			images[e.image] = i
 		}
@@ -52,6 +54,12 @@ func Outdated(ctx context.Context, c Config) ([]lock.Change, error) {
 		ref, err := registry.ParseRef(name)
 		if err != nil {
 			return err
+		}
+		if ref.Digest != "" { // it names what it is
+			mu.Lock()
+			defer mu.Unlock()
+			now.Images = append(now.Images, i)
+			return nil
 		}
 		d, err := c.Client.Resolve(ctx, ref)
 		if err != nil {
@@ -81,6 +89,19 @@ func (c Config) pinned(e external, ref registry.Ref) (resolved, bool) {
 	}, true
 }
 
+// inPinned gives the name under which an image is looked up that the lock has
+// not for the platform: below the digest that the lock pins it to, so that all
+// platforms are of one release, or, for an image that it does not have, the tag.
+func (c Config) inPinned(e external, ref registry.Ref) registry.Ref {
+	if c.Lock == nil {
+		return ref
+	}
+	if d, ok := c.Lock.Index(e.image); ok {
+		return ref.WithDigest(d)
+	}
+	return ref
+}
+
 // UnitsOn gives the units that stand on each external image, directly or through
 // their parents, by the image's name as Dockerfiles write it. It asks no
 // registry.
@@ -97,7 +118,7 @@ func UnitsOn(ctx context.Context, c Config) (map[string][]string, error) {
 	out := map[string][]string{}
 	for _, u := range p.Units {
 		on[u.ID] = map[string]bool{}
-		for _, f := range u.Build.Froms {
+		for _, f := range p.froms(u) {
 			if e, ok := externalOf(p.Graph, u, f); ok {
 				on[u.ID][e.image] = true
 			}
@@ -112,16 +133,21 @@ func UnitsOn(ctx context.Context, c Config) (map[string][]string, error) {
 	return out, context.Cause(ctx)
 }
 
-// unpinned names the external images that there is a lock for, but no pin.
+// unpinned tells of the external images that there is a lock for, but no pin.
 func (p *Pass) unpinned() []string {
 	if p.Config.Lock == nil {
 		return nil
 	}
 	var out []string
 	for e := range p.externals {
-		if _, _, ok := p.Config.Lock.Find(e.image, e.platform); !ok {
-			out = append(out, e.image+" for "+e.platform)
+		if _, _, ok := p.Config.Lock.Find(e.image, e.platform); ok {
+			continue
 		}
+		how := " is not pinned"
+		if _, ok := p.Config.Lock.Index(e.image); ok {
+			how = " is pinned without its platform"
+		}
+		out = append(out, e.image+" for "+e.platform+how)
 	}
 	return out
 }

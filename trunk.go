@@ -219,7 +219,7 @@ func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 			j.Contexts[up.Context] = "docker-image://" + name
 		}
 	}
-	for _, f := range u.Build.Froms {
+	for _, f := range p.froms(u) {
 		if e, ok := externalOf(p.Graph, u, f); ok && f.Kind != "syntax" {
 			x := p.externals[e]
 			if f.Image == "" { // a named context, whose tag must not be read again

@@ -222,7 +222,13 @@ func tagSafe(s string) string {
 // config is the facade's configuration for a command that plans.
 func (a *app) config(ctx context.Context) (strata.Config, error) {
 	version := make(chan strata.Version, 1)
-	go func() { version <- a.version(ctx) }() // git takes as long as all the rest
+	asking, stop := context.WithCancel(ctx)
+	go func() { version <- a.version(asking); close(version) }() // git takes as long as all the rest
+	defer func() {
+		stop()
+		for range version { // no process of git is left when something else is wrong
+		}
+	}()
 	p, err := a.project()
 	if err != nil {
 		return strata.Config{}, err

@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -47,7 +49,8 @@ func mustUse(ts *testscript.TestScript, ok bool, text string) {
 }
 
 // cmdBase imports a tiny root file system into the registry on this machine:
-// base [-sh] NAME [PLATFORM]. With -sh it has a /bin/sh that can run.
+// base [-sh] [-with PATH FILE]... NAME [PLATFORM]. With -sh it has a /bin/sh that
+// can run, with -with the file, too.
 func cmdBase(ts *testscript.TestScript, neg bool, args []string) {
 	files := map[string][]byte{
 		"etc/passwd": []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"),
@@ -59,7 +62,11 @@ func cmdBase(ts *testscript.TestScript, neg bool, args []string) {
 		files["bin/sh"] = sh
 		args = args[1:]
 	}
-	mustUse(ts, !neg && (len(args) == 1 || len(args) == 2), "base [-sh] NAME [PLATFORM]")
+	for len(args) > 2 && args[0] == "-with" {
+		files[args[1]] = []byte(ts.ReadFile(args[2]))
+		args = args[3:]
+	}
+	mustUse(ts, !neg && (len(args) == 1 || len(args) == 2), "base [-sh] [-with PATH FILE]... NAME [PLATFORM]")
 	tarball := ts.MkAbs(filepath.Join(ts.Getenv("TMPDIR"), "rootfs.tar"))
 	ts.Check(os.WriteFile(tarball, rootfs(ts, files), 0o644))
 	argv := []string{"registry", "import", tarball, "--as", args[0]}
@@ -82,10 +89,8 @@ func rootfs(ts *testscript.TestScript, files map[string][]byte) []byte {
 	for _, dir := range []string{"bin/", "etc/", "proc/", "sys/", "dev/", "tmp/", "root/"} {
 		put(&tar.Header{Name: dir, Mode: 0o755, Typeflag: tar.TypeDir}, nil)
 	}
-	for _, name := range []string{"bin/sh", "etc/group", "etc/passwd"} {
-		if data, ok := files[name]; ok {
-			put(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data)), Typeflag: tar.TypeReg}, data)
-		}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		put(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(files[name])), Typeflag: tar.TypeReg}, files[name])
 	}
 	ts.Check(w.Close())
 	return b.Bytes()
@@ -178,14 +183,19 @@ func cmdWaitProc(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdSignal builds until a RUN instruction with a text is under way, sends the
-// program a signal and looks at its exit code: signal NUMBER CODE TEXT.
+// program a signal and looks at its exit code: signal NUMBER CODE TEXT
+// [ARGUMENTS...], where the arguments are what builds, otherwise build.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	mustUse(ts, !neg && len(args) == 3, "signal NUMBER CODE TEXT")
+	mustUse(ts, !neg && len(args) >= 3, "signal NUMBER CODE TEXT [ARGUMENTS...]")
+	argv := []string{"build"}
+	if len(args) > 3 {
+		argv = args[3:]
+	}
 	number, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "strata", "build")
+	cmd := exec.CommandContext(ctx, "strata", argv...)
 	cmd.Dir = ts.MkAbs(".")
 	for _, name := range []string{"PATH", "HOME", "STRATA_HOME", "TMPDIR"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))

@@ -46,58 +46,27 @@ as they are; those that are no longer used go. Commit the file.`,
 		Example: `  strata lock && git add strata.lock`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.moveLock(cmd.Context(), func(string) bool { return false }, false)
+			return a.lock(cmd.Context())
 		},
 	}
 	return cmd
 }
 
-func (a *app) updateCmd() *cobra.Command {
-	var check, asJSON bool
-	cmd := &cobra.Command{
-		Use:   "update [IMAGE...]",
-		Short: "Move the pins of external images to what they are now",
-		Long: `Update moves the pins in strata.lock to what the images' tags point to now, and says
-what changed and which units stand on it. Without an image, all move. With --check
-it only looks, by one request an image, and exits with 2 when one has moved.
-
-` + exitCodesHelp(),
-		Example: `  strata update
-  strata update debian:bookworm-slim
-  strata update --check      # in CI: exit code 2 when a base image has moved`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if check {
-				return a.checkLock(cmd.Context(), args, asJSON)
-			}
-			return a.moveLock(cmd.Context(), func(name string) bool { return len(args) == 0 || slices.Contains(args, name) }, asJSON)
-		},
-	}
-	cmd.Flags().BoolVar(&check, "check", false, "change nothing; exit with 2 when an image has moved")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	return cmd
-}
-
-// moveLock writes the lock with the images that move taken from the registries.
-func (a *app) moveLock(ctx context.Context, move func(string) bool, asJSON bool) error {
+// lock writes the lock with what it does not pin yet.
+func (a *app) lock(ctx context.Context) error {
 	c, err := a.config(ctx)
 	if err != nil {
 		return err
 	}
-	old := c.Lock
-	fresh, err := strata.Pins(ctx, c)
+	old, next, err := newPins(ctx, c, func(string) bool { return false })
 	if err != nil {
 		return err
 	}
-	next := old.Keep(fresh, move)
-	data, err := next.Encode()
-	if err != nil {
+	if err := a.writeLock(next); err != nil {
 		return err
 	}
 	changes := lock.Diff(old, next)
-	if err := strata.WriteFile(filepath.Join(a.dir(), lock.Name), data); err != nil {
-		return fmt.Errorf("writing %s: %w", lock.Name, err)
-	}
-	if err := a.showChanges(ctx, c, changes, asJSON); err != nil || asJSON {
+	if err := a.showChanges(ctx, c, changes, false); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.machine.Stdout, "%s: %d pinned, %d changed\n", lock.Name, len(next.Images), len(changes))

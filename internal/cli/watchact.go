@@ -63,11 +63,11 @@ func (a *app) rebuildFor(ctx context.Context, f watchFlags, e watch.Event) (stri
 	if err != nil {
 		return "", err
 	}
-	fresh, err := strata.Pins(ctx, c)
+	move := func(name string) bool { return name == e.Image }
+	fresh, err := strata.Pins(ctx, c, move)
 	if err != nil {
 		return "", err
 	}
-	move := func(name string) bool { return name == e.Image }
 	said, err := a.rebuild(ctx, f, e.Units, func(c *strata.Config) { c.Lock = c.Lock.Keep(fresh, move) })
 	if err != nil {
 		return "", err

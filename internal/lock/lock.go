@@ -37,7 +37,13 @@ type Image struct {
 	Index     digest.Digest       `json:"digest"`   // what the tag pointed to
 	Resolved  time.Time           `json:"resolved"` // when, in UTC, to the second
 	Platforms map[string]Platform `json:"platforms"`
+	// Of is the digest whose platforms those are. Where it is another than Index,
+	// a bot has moved Index alone; the platforms are to be looked up below it.
+	Of digest.Digest `json:"platformsOf,omitempty"`
 }
+
+// Stale says whether the platforms are those of another digest than the image's.
+func (i Image) Stale() bool { return i.Of != "" && i.Of != i.Index }
 
 // Platform is what an image is on one platform, with what its config
 // contributes to a Dockerfile on top of it.
@@ -76,6 +82,11 @@ func (i Image) check() error {
 	if err := i.Index.Validate(); err != nil {
 		return fmt.Errorf("digest %q: %w", i.Index, err)
 	}
+	if i.Of != "" {
+		if err := i.Of.Validate(); err != nil {
+			return fmt.Errorf("digest %q of the platforms: %w", i.Of, err)
+		}
+	}
 	for name, p := range i.Platforms {
 		if err := p.Digest.Validate(); err != nil {
 			return fmt.Errorf("digest %q for %s: %w", p.Digest, name, err)
@@ -105,16 +116,33 @@ func (f *File) Encode() ([]byte, error) {
 }
 
 // Find gives what an image is pinned to on a platform. There may be no lock.
+// Platforms of another digest than the image's pin nothing.
 func (f *File) Find(name, platform string) (Image, Platform, bool) {
 	if f == nil {
 		return Image{}, Platform{}, false
 	}
 	for _, i := range f.Images {
-		if p, ok := i.Platforms[platform]; ok && i.Name == name {
+		if p, ok := i.Platforms[platform]; ok && i.Name == name && !i.Stale() {
 			return i, p, true
 		}
 	}
 	return Image{}, Platform{}, false
+}
+
+// Index gives the digest that an image is pinned to, whatever the platform.
+func (f *File) Index(name string) (digest.Digest, bool) {
+	i, ok := f.image(name)
+	return i.Index, ok
+}
+
+// Without gives the lock without the images that drop names. There may be none.
+func (f *File) Without(drop func(name string) bool) *File {
+	if f == nil {
+		return nil
+	}
+	out := f.sorted()
+	out.Images = slices.DeleteFunc(out.Images, func(i Image) bool { return drop(i.Name) })
+	return out
 }
 
 // Keep gives fresh with the pins of f in place of its own wherever f pins all
@@ -124,11 +152,11 @@ func (f *File) Keep(fresh *File, move func(name string) bool) *File {
 	out := &File{Version: Version}
 	for _, i := range fresh.Images {
 		if old, ok := f.image(i.Name); ok && !move(i.Name) && covers(old, i) {
-			i = Image{Name: old.Name, From: old.From, Index: old.Index, Resolved: old.Resolved, Platforms: map[string]Platform{}}
+			i = Image{Name: old.Name, From: old.From, Index: old.Index, Resolved: old.Resolved, Of: old.Index, Platforms: map[string]Platform{}}
 			for name := range platformsOf(fresh, i.Name) {
 				i.Platforms[name] = old.Platforms[name]
 			}
-		} else if ok && old.Index == i.Index {
+		} else if ok && old.Index == i.Index && !old.Stale() {
 			i.Resolved = old.Resolved // it has not moved: the file stays as it is
 		}
 		out.Images = append(out.Images, i)
@@ -153,6 +181,9 @@ func platformsOf(f *File, name string) map[string]Platform {
 }
 
 func covers(old, fresh Image) bool {
+	if old.Stale() {
+		return false
+	}
 	for name := range fresh.Platforms {
 		if _, ok := old.Platforms[name]; !ok {
 			return false

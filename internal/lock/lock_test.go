@@ -16,6 +16,7 @@ var (
 
 func image(name, version string, at time.Time, platforms ...string) Image {
 	i := Image{Name: name, From: "docker.io/library/" + name, Index: digest.FromString(name + version), Resolved: at, Platforms: map[string]Platform{}}
+	i.Of = i.Index
 	for _, p := range platforms {
 		i.Platforms[p] = Platform{Digest: digest.FromString(name + version + p), Env: []string{"V=" + version}}
 	}
@@ -94,6 +95,31 @@ func TestKeep(t *testing.T) {
 	same := file(image("debian", "1", tuesday, "linux/amd64"))
 	if i, _ := file(image("debian", "1", monday, "linux/amd64")).Keep(same, func(string) bool { return true }).image("debian"); i.Resolved != monday {
 		t.Error("an image that has not moved got a new date")
+	}
+}
+
+// A bot that knows of one digest an image moves that one; the platforms below it
+// are then looked up again.
+func TestStale(t *testing.T) {
+	moved := image("debian", "1", monday, "linux/amd64")
+	moved.Index = digest.FromString("debian2")
+	old := file(moved)
+	if _, _, ok := old.Find("debian", "linux/amd64"); ok {
+		t.Error("the platforms of another digest pin something")
+	}
+	if d, ok := old.Index("debian"); !ok || d != moved.Index {
+		t.Errorf("the image is pinned to %s, %v", d, ok)
+	}
+	fresh := file(image("debian", "2", tuesday, "linux/amd64"))
+	got := old.Keep(fresh, func(string) bool { return false })
+	if diff := cmp.Diff(fresh, got); diff != "" {
+		t.Errorf("completed (-want +got):\n%s", diff)
+	}
+	if n := len(old.Without(func(name string) bool { return name == "debian" }).Images); n != 0 {
+		t.Errorf("%d images are left", n)
+	}
+	if (*File)(nil).Without(func(string) bool { return true }) != nil {
+		t.Error("there is a lock where there was none")
 	}
 }
 
