@@ -12,9 +12,6 @@ func (p *Project) later() []diag.Finding {
 	var list diag.List
 	at := diag.Pos{File: p.File}
 	warn := func(pos diag.Pos, text string) { list.Warnf(pos, "", "%s", text) }
-	if len(p.Channels) > 0 {
-		warn(at, "`channels` has no effect in this version: it does not promote")
-	}
 	if p.Keep != (Keep{}) {
 		warn(at, "`keep` has no effect in this version: it does not prune registries")
 	}
@@ -24,9 +21,6 @@ func (p *Project) later() []diag.Finding {
 	for _, l := range p.Layers {
 		if l.Keep != (Keep{}) {
 			warn(l.Pos, fmt.Sprintf("`keep` of layer %q has no effect in this version: it does not prune registries", l.Name))
-		}
-		if l.OnParentChange != "" && l.OnParentChange != "rebuild" {
-			warn(l.Pos, fmt.Sprintf("`on-parent-change: %s` of layer %q: this version rebuilds it", l.OnParentChange, l.Name))
 		}
 	}
 	return list.Sorted()
