@@ -214,7 +214,7 @@ func (a *app) root() *cobra.Command {
 		"main":    {a.initCmd(), a.planCmd(), a.buildCmd(), a.pullCmd(), a.lockCmd(), a.updateCmd(), a.watchCmd(), a.runCmd(), a.tagsCmd()},
 		"release": {a.publishCmd()},
 		"look":    {a.explainCmd(), a.graphCmd(), a.configCmd(), a.inventoryCmd(), a.diffCmd(), a.whyNotCmd(), a.historyCmd()},
-		"ci":      {a.exportCmd()},
+		"ci":      {a.ciCmd(), a.exportCmd()},
 		"machine": {a.doctorCmd(), a.registryCmd(), a.storeCmd()},
 	} {
 		for _, c := range cmds {
