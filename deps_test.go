@@ -34,7 +34,7 @@ internal/slot       < strata
 internal/lock       < strata internal/cli
 internal/change     <
 internal/packages   < internal/image strata internal/cli
-internal/journal    <
+internal/journal    < strata internal/cli
 internal/prune      <
 internal/image      < internal/buildkit internal/image/corpus internal/origin strata
 internal/origin     < internal/image/corpus strata
@@ -59,7 +59,7 @@ strata              < internal/cli
 internal/buildkit   < internal/cli
 internal/doctor     < internal/cli
 internal/initproject < internal/cli
-internal/record     < internal/cli
+internal/record     < internal/cli strata
 internal/vcs        < internal/cli
 internal/view       < internal/cli
 internal/diag       < internal/watch

@@ -2,21 +2,15 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	strata "github.com/strata-build/strata"
-	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/graph"
-	"github.com/strata-build/strata/internal/record"
 	"github.com/strata-build/strata/internal/registry"
 	"github.com/strata-build/strata/internal/spec"
 	"github.com/strata-build/strata/internal/view"
@@ -195,74 +189,6 @@ func graphSVG(p *strata.Pass) []byte {
 		}
 	}
 	return view.GraphSVG(nodes, edges)
-}
-
-func (a *app) historyCmd() *cobra.Command {
-	var asJSON bool
-	var limit int
-	cmd := &cobra.Command{
-		Use:   "history [RUN]",
-		Short: "Show what earlier runs on this machine did",
-		Long: `History lists the runs of strata build on this machine, the newest first. With the id
-of a run, or an unambiguous beginning or end of it, it shows that run's whole record
-as JSON.`,
-		Example: `  strata history
-  strata history --json --limit 1
-  strata history 20261122T060000.000Z-0a1b2c3d`,
-		Args: takes(0, 1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			s, err := a.records()
-			if err != nil {
-				return err
-			}
-			if len(args) == 1 {
-				r, err := s.Get(args[0])
-				if errors.Is(err, record.ErrNotFound) {
-					return diag.Hint(err, "`strata history` lists the runs")
-				} else if err != nil {
-					return err
-				}
-				return writeJSON(a.machine.Stdout, r)
-			}
-			rs, warnings, err := s.Records(record.Filter{Limit: limit})
-			if err != nil {
-				return err
-			}
-			for _, w := range warnings {
-				fmt.Fprintf(a.machine.Stderr, "strata: warning: %v\n", w)
-			}
-			if asJSON {
-				return writeJSON(a.machine.Stdout, rs)
-			}
-			return a.showHistory(rs)
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	cmd.Flags().IntVar(&limit, "limit", 20, "`number` of runs")
-	return cmd
-}
-
-func (a *app) showHistory(rs []record.Record) error {
-	t := view.Table{Columns: []view.Column{
-		{Title: "RUN"}, {Title: "PROJECT"}, {Title: "OUTCOME"}, {Title: "TIME", Right: true}, {Title: "STEPS", Shrink: true},
-	}}
-	for _, r := range rs {
-		counts := map[string]int{}
-		for _, u := range r.Units {
-			counts[u.Action]++
-		}
-		var steps []string
-		for _, act := range slices.Sorted(maps.Keys(counts)) {
-			steps = append(steps, fmt.Sprintf("%d %s", counts[act], act))
-		}
-		took := time.Duration(0)
-		if !r.Finished.IsZero() {
-			took = r.Finished.Sub(r.Started)
-		}
-		t.Row(r.ID, r.Project, string(r.Outcome), view.Duration(took), strings.Join(steps, ", "))
-	}
-	w := a.machine.Stdout
-	return t.Write(w, a.palette(w), a.width(w))
 }
 
 func (a *app) inventoryCmd() *cobra.Command {

@@ -82,11 +82,8 @@ func (h History) To(id string) (Step, error) {
 		return h.To(r.From)
 	}
 	at := slices.IndexFunc(h.Entries, func(e Record) bool { return e.ID == r.ID })
-	if at < 0 {
-		return h.forward(r)
-	}
-	if at == len(h.Entries)-1 {
-		return Step{}, &NothingError{fmt.Sprintf("record %s is what stands now", r.ID)}
+	if at < 0 || at == len(h.Entries)-1 {
+		return h.set(r), nil
 	}
 	return h.undo(at + 1)
 }
@@ -123,13 +120,14 @@ func (h History) undo(first int) (Step, error) {
 	return s, nil
 }
 
-// forward gives the step to an entry that was undone.
-func (h History) forward(r Record) (Step, error) {
+// set gives the step to what a record set: one that was undone, or the last one,
+// whose tags someone else may have moved since.
+func (h History) set(r Record) Step {
 	s := Step{From: r.ID}
 	for _, m := range r.Moves {
 		s.Moves = append(s.Moves, Move{Image: m.Image, Tag: m.Tag, Digest: m.Digest, Previous: last(h.Entries, m)})
 	}
-	return s, nil
+	return s
 }
 
 // last gives where the entries left a tag.

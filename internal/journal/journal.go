@@ -97,6 +97,15 @@ func ID(tag string) (string, bool) {
 
 var idForm = regexp.MustCompile(`^\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{8}$`)
 
+// Time gives the time in the id of a record or a run.
+func Time(id string) (time.Time, error) {
+	const form = "20060102T150405.000Z"
+	if !idForm.MatchString(id) {
+		return time.Time{}, fmt.Errorf("%q is no id of a record", id)
+	}
+	return time.Parse(form, id[:len(form)])
+}
+
 // ErrNewer is the cause when a record was written by a newer version of Strata.
 var ErrNewer = errors.New("the record is of a newer format")
 

@@ -58,6 +58,12 @@ func TestEncodeDecode(t *testing.T) {
 	if s, ok := ID(Tag(r.ID)); !ok || s != r.ID {
 		t.Errorf("the id of the tag is %q", s)
 	}
+	if at, err := Time(r.ID); err != nil || !at.Equal(time.Date(2026, 11, 22, 6, 0, 1, 0, time.UTC)) {
+		t.Errorf("its time is %v, %v", at, err)
+	}
+	if _, err := Time("latest"); err == nil {
+		t.Error("a word has a time")
+	}
 	for _, tag := range []string{"strata-r-" + id(1), "strata-j-x", "latest"} {
 		if _, ok := ID(tag); ok {
 			t.Errorf("%s is taken for a record's tag", tag)
@@ -148,7 +154,7 @@ func TestHistory(t *testing.T) {
 		{"before the first there was nothing", "stable", with(rec(4, Rollback, []int{3}, "s:c>b"), rec(5, Rollback, []int{2}, "s:b>a")), back, "nothing"},
 		{"a promotion after going back", "stable", with(rec(4, Rollback, []int{3}, "s:c>b"), rec(5, Promote, nil, "s:b>d")), back, from(2) + " s:d>b -5"},
 		{"to an older one", "stable", three, to(1), from(1) + " s:c>a -2 -3"},
-		{"to what stands", "stable", three, to(3), "nothing"},
+		{"to what stands", "stable", three, to(3), from(3) + " s:c>c"},
 		{"forward again", "stable", with(rec(4, Rollback, []int{3}, "s:c>b")), to(3), from(3) + " s:b>c"},
 		{"back after forward", "stable", with(rec(4, Rollback, []int{3}, "s:c>b"), rec(5, Rollback, nil, "s:b>c")), back, from(2) + " s:c>b -5"},
 		{"to a rollback is to what it went back to", "stable", with(func() Record {

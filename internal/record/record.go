@@ -43,6 +43,9 @@ type Record struct {
 	ID       string    `json:"id"` // see [NewID]
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished,omitzero"`
+	Kind     string    `json:"kind,omitempty"`     // "" is a run; promote, rollback: only tags moved
+	Channel  string    `json:"channel,omitempty"`  // of a promotion or rollback
+	From     string    `json:"from,omitempty"`     // what was promoted; the record that is back
 	Command  string    `json:"command"`            // see [CommandLine]
 	Project  string    `json:"project"`            // the project's image, "ghcr.io/user/app"
 	Revision string    `json:"revision,omitempty"` // commit that was built

@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	strata "github.com/strata-build/strata"
+	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/journal"
+	"github.com/strata-build/strata/internal/record"
+	"github.com/strata-build/strata/internal/view"
+)
+
+type historyFlags struct {
+	json, push, registry bool
+	limit                int
+}
+
+func (a *app) historyCmd() *cobra.Command {
+	var f historyFlags
+	cmd := &cobra.Command{
+		Use:   "history [RECORD]",
+		Short: "Show what earlier runs, promotions and rollbacks did",
+		Long: `History lists the runs of strata build, the promotions and the rollbacks of this
+machine, the newest first. With the id of a record, or an unambiguous beginning or
+end of it, it shows the whole record as JSON.
+
+With --registry it reads the records that are kept beside the project's images
+instead, which are those of all machines: runs that made something or moved tags,
+promotions and rollbacks.`,
+		Example: `  strata history
+  strata history --json --limit 1
+  strata history 20261122T060000.000Z-0a1b2c3d
+  strata history --registry --push     # of all machines, in the registry that the image names`,
+		Args: takes(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.registry = f.registry || f.push
+			if len(args) == 1 {
+				return a.showRecord(cmd.Context(), f, args[0])
+			}
+			rs, err := a.history(cmd.Context(), f, f.limit)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return writeJSON(a.machine.Stdout, rs)
+			}
+			return a.showHistory(rs)
+		},
+	}
+	fl := cmd.Flags()
+	fl.BoolVar(&f.json, "json", false, "write JSON")
+	fl.IntVar(&f.limit, "limit", 20, "`number` of records; 0 is all")
+	fl.BoolVar(&f.registry, "registry", false, "read the records beside the project's images")
+	fl.BoolVar(&f.push, "push", false, "read those in the registry that the image names instead of the one on this machine")
+	return cmd
+}
+
+// history gives records, the newest first.
+func (a *app) history(ctx context.Context, f historyFlags, limit int) ([]record.Record, error) {
+	if limit < 0 {
+		return nil, usage("reading --limit: %d is negative", limit)
+	}
+	if !f.registry {
+		s, err := a.records()
+		if err != nil {
+			return nil, err
+		}
+		rs, warnings, err := s.Records(record.Filter{Limit: limit})
+		for _, w := range warnings {
+			fmt.Fprintf(a.machine.Stderr, "strata: warning: %v\n", w)
+		}
+		return rs, err
+	}
+	runs, moves, err := a.remoteHistory(ctx, f, limit)
+	if err != nil {
+		return nil, err
+	}
+	rs := runs
+	for _, j := range moves {
+		rs = append(rs, a.recordOf(j))
+	}
+	slices.SortFunc(rs, func(x, y record.Record) int { return strings.Compare(y.ID, x.ID) })
+	if limit > 0 && len(rs) > limit {
+		rs = rs[:limit]
+	}
+	return rs, nil
+}
+
+func (a *app) remoteHistory(ctx context.Context, f historyFlags, limit int) ([]record.Record, []journal.Record, error) {
+	c, err := a.config(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.Push = f.push
+	runs, moves, warnings, err := strata.History(ctx, c, limit)
+	for _, w := range warnings {
+		a.warn(diag.Finding{Severity: diag.Warning, Text: w})
+	}
+	return runs, moves, err
+}
+
+// showRecord writes one record as JSON, a promotion or rollback from beside the
+// images in the journal's own form.
+func (a *app) showRecord(ctx context.Context, f historyFlags, id string) error {
+	if !f.registry {
+		s, err := a.records()
+		if err != nil {
+			return err
+		}
+		r, err := s.Get(id)
+		if errors.Is(err, record.ErrNotFound) {
+			return diag.Hint(err, "`strata history` lists the records of this machine; --registry asks for those beside the images")
+		} else if err != nil {
+			return err
+		}
+		return writeJSON(a.machine.Stdout, r)
+	}
+	runs, moves, err := a.remoteHistory(ctx, f, 0)
+	if err != nil {
+		return err
+	}
+	found := map[string]any{}
+	means := func(other string) bool {
+		return id != "" && (strings.HasPrefix(other, id) || strings.HasSuffix(other, id))
+	}
+	for _, r := range runs {
+		if means(r.ID) {
+			found[r.ID] = r
+		}
+	}
+	for _, r := range moves {
+		if means(r.ID) {
+			found[r.ID] = r
+		}
+	}
+	ids := slices.Sorted(maps.Keys(found))
+	switch len(ids) {
+	case 0:
+		return diag.Hint(fmt.Errorf("reading record %q: %w", id, record.ErrNotFound), "`strata history --registry` lists them; with --push, those in the registry that the image names")
+	case 1:
+		return writeJSON(a.machine.Stdout, found[ids[0]])
+	}
+	return fmt.Errorf("reading record %q: it means %d records, %s and %s among them", id, len(ids), ids[0], ids[1])
+}
+
+func (a *app) showHistory(rs []record.Record) error {
+	t := view.Table{Columns: []view.Column{
+		{Title: "RECORD"}, {Title: "PROJECT"}, {Title: "OUTCOME"}, {Title: "TIME", Right: true}, {Title: "WHAT", Shrink: true},
+	}}
+	for _, r := range rs {
+		took := time.Duration(0)
+		if !r.Finished.IsZero() {
+			took = r.Finished.Sub(r.Started)
+		}
+		t.Row(r.ID, r.Project, string(r.Outcome), view.Duration(took), whatOf(r))
+	}
+	w := a.machine.Stdout
+	return t.Write(w, a.palette(w), a.width(w))
+}
+
+// whatOf says what a record is of in a few words.
+func whatOf(r record.Record) string {
+	if r.Kind != "" {
+		return title(journal.Record{Kind: journal.Kind(r.Kind), Channel: r.Channel, From: r.From}) + ", " + plural(len(r.Tags), "tag")
+	}
+	counts := map[string]int{}
+	for _, u := range r.Units {
+		counts[u.Action]++
+	}
+	var steps []string
+	for _, act := range slices.Sorted(maps.Keys(counts)) {
+		steps = append(steps, fmt.Sprintf("%d %s", counts[act], act))
+	}
+	return strings.Join(steps, ", ")
+}
