@@ -35,7 +35,7 @@ internal/lock       < strata internal/cli
 internal/change     <
 internal/packages   < internal/image strata internal/cli
 internal/journal    < strata internal/cli
-internal/prune      <
+internal/prune      < strata internal/cli
 internal/image      < internal/buildkit internal/image/corpus internal/origin strata
 internal/origin     < internal/image/corpus strata
 internal/plan       < strata internal/cli

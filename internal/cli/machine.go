@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	strata "github.com/strata-build/strata"
 	"github.com/strata-build/strata/internal/buildkit"
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/doctor"
@@ -359,7 +360,15 @@ stay, so a build after it rebuilds nothing that had been published.`,
 			if err != nil {
 				return err
 			}
-			got, err := e.GC(cmd.Context(), registry.GCOptions{Wait: 10 * time.Second})
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			held, err := strata.KeptByHistory(cmd.Context(), c, e, a.machine.Now())
+			if err != nil {
+				return err
+			}
+			got, err := e.GC(cmd.Context(), registry.GCOptions{Wait: 10 * time.Second, Hold: held})
 			if err != nil {
 				return diag.Hint(err, "end other runs of strata and `strata registry serve` first")
 			}

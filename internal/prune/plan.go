@@ -10,6 +10,7 @@ import (
 // plan writes the decision down.
 func (d *decision) plan() Plan {
 	p := Plan{Expired: d.expired, foreign: map[ID]bool{}}
+	slices.SortFunc(p.Expired, func(a, b Tag) int { return cmp.Or(cmp.Compare(a.Repo, b.Repo), cmp.Compare(a.Name, b.Name)) })
 	for _, n := range d.order {
 		i := Item{ID: n.ID, Kind: n.kind, Unit: n.Unit, Used: n.used, Goes: !n.live, Reason: n.reason, Detail: n.detail}
 		if i.Goes {

@@ -1,12 +1,19 @@
 package registry_test
 
 import (
+	"bytes"
 	"errors"
+	"io"
+	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-build/strata/internal/registry"
 	"github.com/strata-build/strata/internal/registry/registrytest"
@@ -104,4 +111,129 @@ func checkImage(t *testing.T, r *registrytest.Registry, ref registry.Ref) {
 // removeRepo takes a repository away as a user would who knows the layout.
 func removeRepo(r *registrytest.Registry, repo string) error {
 	return os.RemoveAll(filepath.Join(r.Embedded.Dir(), "docker/registry/v2/repositories", repo))
+}
+
+// An upload that is under way while garbage is collected is finished afterwards,
+// and what it brings is there: content that had lain in the store for long and
+// that nothing needed, too.
+func TestGCLeavesUploadsUnderWay(t *testing.T) {
+	r := registrytest.New(t)
+	old := bytes.Repeat([]byte("old "), 1000)
+	if _, err := r.Client.PushBytes(ctx, r.Inside("app"), "x/y", old); err != nil {
+		t.Fatal(err)
+	}
+	age(t, r.Embedded.Dir(), 48*time.Hour)
+
+	// One upload has sent its first half; another has brought back what had been
+	// there; a third waits in the middle of its request.
+	fresh := []byte("first half, second half")
+	request := func(method, url string, body io.Reader) *http.Response {
+		t.Helper()
+		req, err := http.NewRequestWithContext(ctx, method, url, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode/100 != 2 {
+			t.Fatalf("%s %s: %s", method, url, resp.Status)
+		}
+		return resp
+	}
+	next := func(resp *http.Response) string {
+		l, err := resp.Location()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.String()
+	}
+	at := next(request(http.MethodPost, "http://"+r.Host+"/v2/app/blobs/uploads/", nil))
+	at = next(request(http.MethodPatch, at, bytes.NewReader(fresh[:11])))
+	if _, err := r.Client.PushBytes(ctx, r.Inside("app"), "x/y", old); err != nil {
+		t.Fatal(err)
+	}
+	pr, pw := io.Pipe()
+	streamed := make(chan error, 1)
+	go func() {
+		_, err := r.Client.PushStream(ctx, r.Ref("app"), "x/y", pr)
+		streamed <- err
+	}()
+	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<19) // more than is held in memory
+	if _, err := pw.Write(big[:len(big)/2]); err != nil {
+		t.Fatal(err)
+	}
+	collected := make(chan error, 1)
+	go func() {
+		_, err := r.Embedded.GC(ctx, registry.GCOptions{})
+		collected <- err
+	}()
+	time.Sleep(50 * time.Millisecond)
+	if _, err := pw.Write(big[len(big)/2:]); err != nil {
+		t.Fatal(err)
+	}
+	pw.Close()
+	for what, c := range map[string]chan error{"the collection": collected, "the upload that waited": streamed} {
+		if err := <-c; err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	at = next(request(http.MethodPatch, at, bytes.NewReader(fresh[11:])))
+	request(http.MethodPut, at+"&digest="+digest.FromBytes(fresh).String(), nil)
+	for _, want := range [][]byte{old, fresh, big} {
+		got, err := r.Client.ReadBlob(ctx, r.Inside("app"), ocispec.Descriptor{Digest: digest.FromBytes(want), Size: int64(len(want))})
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes of %d came back, %v", len(got), len(want), err)
+		}
+	}
+}
+
+// age makes every file of a folder that much older.
+func age(t *testing.T, dir string, by time.Duration) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		at := time.Now().Add(-by)
+		return os.Chtimes(path, at, at)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// While another process has the folder open nothing is collected, whatever it is
+// in the middle of.
+func TestGCWaitsForOtherProcesses(t *testing.T) {
+	r := registrytest.New(t)
+	other, err := registry.OpenEmbedded(r.Embedded.Dir()) // as another process would
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Embedded.GC(ctx, registry.GCOptions{MinAge: -1}); !errors.Is(err, registry.ErrInUse) {
+		t.Errorf("collected all the same: %v", err)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Embedded.GC(ctx, registry.GCOptions{MinAge: -1}); err != nil {
+		t.Error(err)
+	}
+}
+
+// What is held stays although no tag leads to it.
+func TestGCHolds(t *testing.T) {
+	r := registrytest.New(t)
+	held := r.PushImage(t, r.Inside("app:1"), registrytest.Image{Layers: []map[string]string{{"f": "held"}}})
+	r.PushImage(t, r.Inside("app:1"), registrytest.Image{Layers: []map[string]string{{"f": "tagged"}}})
+	got, err := r.Embedded.GC(ctx, registry.GCOptions{MinAge: -1, Hold: map[digest.Digest]bool{held.Digest: true}})
+	if diff := cmp.Diff(registry.GCResult{}, got); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	if _, err := r.Client.CopyImage(ctx, r.Inside("app").WithDigest(held.Digest), r.Inside("copy:1")); err != nil {
+		t.Error(err)
+	}
 }
