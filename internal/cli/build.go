@@ -27,6 +27,12 @@ type buildFlags struct {
 	noTags, made                         bool // made: every unit must be in the registry already
 	progress, output, summary            string
 	parallel                             int
+
+	// A command that builds on the way to something else looks at the plan
+	// before anything is done, and may stop there, and shows what came of it
+	// in its own way.
+	before func(*strata.Pass) (stop bool, err error)
+	after  func(context.Context, *strata.Pass, strata.Result) error
 }
 
 func (a *app) buildCmd() *cobra.Command {
@@ -110,6 +116,11 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 			return err
 		}
 	}
+	if f.before != nil {
+		if stop, err := f.before(p); stop || err != nil {
+			return err
+		}
+	}
 	if f.dryRun {
 		if f.json {
 			return writeJSON(a.machine.Stdout, p.Plan)
@@ -137,6 +148,9 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 	})
 	if err != nil {
 		return err
+	}
+	if f.after != nil {
+		return f.after(ctx, p, res)
 	}
 	if f.json {
 		return writeJSON(a.machine.Stdout, resultJSON(res))
@@ -265,8 +279,8 @@ func (a *app) showResult(p *strata.Pass, res strata.Result, took time.Duration) 
 		})
 	}
 	_ = t.Write(w, a.palette(w), a.width(w))
-	fmt.Fprintf(w, "\n%d built, %d appended, %d reused in %s; %s\n",
-		count(res, plan.Build), count(res, plan.Append), count(res, plan.Reuse), view.Duration(took), tagsWord(p, res))
+	fmt.Fprintf(w, "\n%d built, %s%d appended, %d reused in %s; %s\n",
+		count(res, plan.Build), ifAny(count(res, plan.Rebase), "rebased"), count(res, plan.Append), count(res, plan.Reuse), view.Duration(took), tagsWord(p, res))
 }
 
 // tagsWord says what became of the tags.

@@ -125,7 +125,7 @@ func writeJSON(w io.Writer, v any) error {
 }
 
 var actionStyle = map[plan.Action]view.Style{
-	plan.Reuse: view.Green, plan.Append: view.Cyan, plan.Build: view.Yellow, plan.Skip: view.Dim,
+	plan.Reuse: view.Green, plan.Append: view.Cyan, plan.Rebase: view.Cyan, plan.Build: view.Yellow, plan.Skip: view.Dim,
 }
 
 // showPlan writes the plan as a table and one line that sums it up.
@@ -170,6 +170,14 @@ func reason(s plan.Step) string {
 	return text
 }
 
+// ifAny is "2 to rebase, ", or nothing for none: most projects rebase nothing.
+func ifAny(n int, what string) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d %s, ", n, what)
+}
+
 // summary counts the steps and adds the estimates.
 func summary(p plan.Plan) string {
 	counts := map[plan.Action]int{}
@@ -185,7 +193,8 @@ func summary(p plan.Plan) string {
 	if p.Work() == 0 {
 		return fmt.Sprintf("Nothing to do: %s up to date.", units(counts[plan.Reuse])) + due(p)
 	}
-	text := fmt.Sprintf("%d to build, %d to append, %d to reuse", counts[plan.Build], counts[plan.Append], counts[plan.Reuse])
+	text := fmt.Sprintf("%d to build, %s%d to append, %d to reuse",
+		counts[plan.Build], ifAny(counts[plan.Rebase], "to rebase"), counts[plan.Append], counts[plan.Reuse])
 	if n := counts[plan.Skip]; n > 0 {
 		text += fmt.Sprintf(", %d not needed", n)
 	}
