@@ -73,7 +73,7 @@ var layerTagsShape = &shape{kind: union, any: []*shape{
 }}
 
 var keepShape = &shape{kind: object, fields: []field{
-	{name: "age", shape: durationText, doc: "What is younger is kept."},
+	{name: "age", shape: durationText, doc: "What was made or used within this time is kept."},
 	{name: "count", shape: &shape{kind: integer}, doc: "So many of the newest images of each unit are kept, whatever their age."},
 }}
 
@@ -132,7 +132,7 @@ var layerShape = &shape{kind: object, empty: true, fields: append([]field{
 	{name: "stale", shape: &shape{kind: text, noun: "policy", enum: []string{"allow", "deny"}}, def: "`allow`", doc: "Whether an ordinary build takes the image of the last slot when a new slot has begun, until a scheduled build has made the new one."},
 	{name: "max-age", shape: durationText, def: "no limit", doc: "With `stale: allow`: a slot's image that ended longer ago than this is not taken."},
 	{name: "on-parent-change", shape: &shape{kind: text, noun: "policy", enum: []string{"rebuild", "rebase", "rebase-or-rebuild"}}, def: "`rebuild`", doc: "When only the parent changed: build again, put the layer's own blobs on the new parent (an error where that is not provably the same), or the one where it is and the other where it is not."},
-	{name: "keep", shape: keepShape, def: "the project's `keep`", doc: "What pruning keeps of this layer. This version does not prune registries."},
+	{name: "keep", shape: keepShape, def: "the project's `keep`", doc: "What `strata prune` keeps of this layer."},
 	{name: "tags", shape: layerTagsShape, def: "the project's `tags`", doc: "Tags of this layer. A plain list names the image as users pull it: the index where the variant has several platforms, the image itself where it has one."},
 	{name: "for", shape: forShape, doc: "Settings for the units that a selector matches. The more specific one wins; args, labels and contexts add up."},
 }, settingFields...)}
@@ -191,7 +191,7 @@ var projectShape = &shape{kind: object, fields: []field{
 	{name: "tags", shape: tagsShape, doc: "Templates of the tags. Variables: `{variant}` `{layer}` `{platform}` `{os}` `{arch}` `{version}` `{branch}` `{sha}`; a variable without a value takes one dash beside it along, and a tag whose version, branch or sha is not known is left out."},
 	{name: "protect", shape: &shape{kind: list, noun: "patterns", of: &shape{kind: text, noun: "pattern"}}, doc: "Tags that are never moved without `--force`, as patterns with `*`."},
 	{name: "channels", shape: &shape{kind: list, noun: "names", of: nameText, min: 1, unique: true}, doc: "Names that a release is promoted through, in order, such as `[dev, staging, stable]`. A channel's tags are those with `{version}`, with its name in place of the version."},
-	{name: "keep", shape: keepShape, doc: "What pruning keeps besides what is tagged. This version does not prune registries."},
+	{name: "keep", shape: keepShape, def: "30 days", doc: "What `strata prune` keeps of images that no tag and no build of the project as it is leads to: those that were used within `age`, and the newest of each unit, `count` of them."},
 	{name: "cache", shape: cacheShape, def: "`none`", doc: "BuildKit's instruction cache, for what happens inside of a unit. Units are reused without it."},
 	{name: "engine", shape: engineShape, def: "`$BUILDKIT_HOST`, otherwise `embedded`", doc: "The BuildKit that builds; of several, each unit goes to the first that has its platform."},
 	{name: "runners", shape: &shape{kind: mapping, noun: "platforms to labels", key: platformText, of: oneOrMore(&shape{kind: text, noun: "label"}, "labels"), min: 1}, def: "`ubuntu-24.04`, `ubuntu-24.04-arm`", doc: "The labels of the CI runners that build each platform. This version does not write CI files."},
