@@ -32,7 +32,7 @@ internal/graph      < internal/change internal/plan strata internal/cli
 internal/key        < internal/change internal/plan strata
 internal/slot       < strata
 internal/lock       < strata internal/cli
-internal/change     <
+internal/change     < internal/cli
 internal/packages   < internal/image strata internal/cli
 internal/journal    < strata internal/cli
 internal/prune      < strata internal/cli

@@ -69,14 +69,20 @@ func Promote(ctx context.Context, c Config, p Promotion, o MoveOptions) (Movemen
 }
 
 func (p Promotion) check(project *spec.Project) error {
+	if p.From == p.To {
+		return errors.New("both are the same")
+	}
+	return CheckChannel(project, p.To)
+}
+
+// CheckChannel refuses what is no channel of a project.
+func CheckChannel(project *spec.Project, name string) error {
 	switch {
 	case len(project.Channels) == 0:
 		return diag.Hint(errors.New("the project has no channels"),
 			"declare them in strata.yaml, in the order that a release goes through them: channels: [dev, staging, stable]")
-	case !slices.Contains(project.Channels, p.To):
-		return diag.Hint(fmt.Errorf("%q is no channel of the project", p.To), "it has: %s", strings.Join(project.Channels, ", "))
-	case p.From == p.To:
-		return errors.New("both are the same")
+	case !slices.Contains(project.Channels, name):
+		return diag.Hint(fmt.Errorf("%q is no channel of the project", name), "it has: %s", strings.Join(project.Channels, ", "))
 	}
 	return nil
 }
