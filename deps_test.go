@@ -54,7 +54,19 @@ internal/diag       < internal/ci
 internal/graph      < internal/ci
 internal/plan       < internal/ci
 internal/spec       < internal/ci
-internal/export     < strata internal/cli
+internal/export     < internal/ci strata internal/cli
+internal/diag       < internal/githistory internal/simulate
+internal/source     < internal/githistory internal/simulate
+internal/githistory < internal/simulate internal/cli
+internal/change     < internal/simulate
+internal/dockerfile < internal/simulate
+internal/graph      < internal/simulate
+internal/lock       < internal/simulate
+internal/plan       < internal/simulate
+internal/record     < internal/simulate
+internal/spec       < internal/simulate
+strata              < internal/simulate
+internal/simulate   < internal/cli
 strata              < internal/cli
 internal/buildkit   < internal/cli
 internal/doctor     < internal/cli

@@ -20,7 +20,6 @@ type GitHubOptions struct {
 	Branch  string // the main branch; "" is main
 	Version string // of strata, as `go install` takes it; "" is latest
 	Single  bool   // one workflow in place of one for each purpose
-	ByTag   bool   // name actions by tag in place of commit: for linting, never for use
 }
 
 // command is what the mark of each file says.
@@ -266,11 +265,8 @@ func (w *githubWriter) write(file, name string, p page) {
 // uses names an action at its commit, with the version as a comment.
 func (p page) uses(name string) (string, error) {
 	a, ok := actions[name]
-	switch {
-	case !ok:
+	if !ok {
 		return "", fmt.Errorf("internal error: there is no pin of %s", name)
-	case p.ByTag:
-		return name + "@" + a.tag, nil
 	}
 	return name + "@" + a.commit + " # " + a.tag, nil
 }

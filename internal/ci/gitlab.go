@@ -3,6 +3,7 @@ package ci
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -22,8 +23,11 @@ func GitLabChild(w Work, include string) []byte {
 	fmt.Fprintf(&b, "include:\n  - local: %s\nstages: %s\n", quoted(include), quoted(names))
 	for i, jobs := range w.Stages {
 		for _, j := range jobs {
-			fmt.Fprintf(&b, "\n%s:\n  extends: .strata\n  stage: %s\n  tags: %s\n  script:\n    - %s\n",
-				quoted(j.Name), quoted(names[i]), quoted(j.Runner), quoted(strings.Join(j.Command, " ")))
+			fmt.Fprintf(&b, "\n%s:\n  extends: .strata\n  stage: %s\n  tags: %s\n  script:\n", quoted(j.Name), quoted(names[i]), quoted(j.Runner))
+			if len(w.Publish) == 0 { // what is only tried stands on what is published
+				fmt.Fprintf(&b, "    - %s\n", quoted(strings.Join(j.pull(), " ")))
+			}
+			fmt.Fprintf(&b, "    - %s\n", quoted(strings.Join(j.Command, " ")))
 		}
 	}
 	switch {
@@ -33,6 +37,11 @@ func GitLabChild(w Work, include string) []byte {
 		fmt.Fprintf(&b, "\nnothing to do:\n  extends: .strata\n  stage: publish\n  script:\n    - strata plan\n")
 	}
 	return []byte(b.String())
+}
+
+// pull is the command that copies what the job's units stand on to the runner.
+func (j Job) pull() []string {
+	return slices.Concat(j.Command[:slices.Index(j.Command, "build")], []string{"pull", "--needed"}, j.Units)
 }
 
 // quoted gives JSON, which is YAML as well.

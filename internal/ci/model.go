@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/export"
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/spec"
 )
@@ -26,6 +27,7 @@ type Model struct {
 	Cache      string              // kind of BuildKit's cache: "", "none", "registry", "gha", "s3", "local"
 	Secrets    []string            // environment variables that builds take secrets from, sorted
 	Keep       bool                // the project says what pruning keeps
+	Targets    []export.MakeTarget // of a Makefile, parents first
 }
 
 // Layer is a layer of the project and what a pipeline has to know of it.
@@ -52,6 +54,7 @@ func New(g *graph.Graph, src Source) (*Model, error) {
 	m := &Model{
 		Image: p.Image, Folder: src.Folder, File: p.File, Runners: p.Runners, Cache: p.Cache.Type,
 		Keep: p.Keep != (spec.Keep{}), Stages: Depth(g),
+		Targets: export.MakeTargets(g.Units),
 	}
 	hosts, secrets := map[string]bool{}, map[string]bool{}
 	for _, u := range g.Units {

@@ -26,13 +26,14 @@ type generator struct {
 	// patterns are where its files can be, as path.Match has it, relative to the
 	// repository.
 	patterns []string
+	local    bool // they are relative to the project's folder
 	// flags adds its options to a set, and gives what makes the files once the
 	// set was parsed: from a command line, or from the mark of a file.
 	flags func(fs *pflag.FlagSet) func(m *ci.Model) ([]ci.File, error)
 }
 
 func (a *app) generators() []generator {
-	return []generator{a.githubGenerator()}
+	return []generator{a.githubGenerator(), a.gitlabGenerator(), a.makeGenerator()}
 }
 
 // ciFlags are what the generators' commands share.
@@ -54,6 +55,8 @@ out, and runs in the pipeline itself.
 
 ` + exitCodesHelp(),
 		Example: `  strata ci github
+  strata ci gitlab
+  strata ci make
   strata ci --check        # 0: the files are as they should be, 2: they are not`,
 		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -86,7 +89,7 @@ func (a *app) generatorCmd(g generator) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		have, _, err := findGenerated(root, g.patterns)
+		have, _, err := a.findGenerated(root, g)
 		if err != nil {
 			return err
 		}
@@ -181,10 +184,14 @@ func repositoryRoot(dir string) string {
 	}
 }
 
-// findGenerated reads the files below root that patterns may name and that a
-// generator wrote, with the commands that wrote them.
-func findGenerated(root string, patterns []string) (have map[string][]byte, commands []string, err error) {
+// findGenerated reads the files below root that a generator wrote, with the
+// commands that wrote them.
+func (a *app) findGenerated(root string, g generator) (have map[string][]byte, commands []string, err error) {
 	have = map[string][]byte{}
+	patterns, err := a.places(g)
+	if err != nil {
+		return nil, nil, fmt.Errorf("looking for generated files: %w", err)
+	}
 	for _, pattern := range patterns {
 		found, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(pattern)))
 		if err != nil {
@@ -196,7 +203,7 @@ func findGenerated(root string, patterns []string) (have map[string][]byte, comm
 				return nil, nil, fmt.Errorf("reading %q: %w", file, pathCause(err))
 			}
 			command, ok := mark.Command(data)
-			if !ok {
+			if !ok || !strings.HasPrefix(command+" ", "ci "+g.name+" ") {
 				continue
 			}
 			rel, err := filepath.Rel(root, file)
@@ -230,7 +237,7 @@ func (a *app) checkCI(ctx context.Context, f ciFlags, only ...generator) error {
 	var drift []ci.Drift
 	files := 0
 	for _, g := range gs {
-		have, commands, err := findGenerated(root, g.patterns)
+		have, commands, err := a.findGenerated(root, g)
 		if err != nil {
 			return err
 		}
@@ -244,7 +251,7 @@ func (a *app) checkCI(ctx context.Context, f ciFlags, only ...generator) error {
 		drift = append(drift, ci.Compare(want, have)...)
 	}
 	if files == 0 {
-		return diag.Hint(fmt.Errorf("checking pipelines: no generated file is below %q", root), "strata ci github writes them")
+		return diag.Hint(fmt.Errorf("checking pipelines: no generated file is below %q", root), "strata ci github, gitlab or make writes them")
 	}
 	return a.tellDrift(drift, f.json)
 }

@@ -21,9 +21,6 @@ var planFormats = []string{"table", "json", "markdown", "github-matrix", "gitlab
 // pipelineFormats are those that say what runners have to do.
 var pipelineFormats = []string{"github-matrix", "gitlab", "json-stages"}
 
-// gitlabJobs is the file that child pipelines include: strata ci gitlab writes it.
-const gitlabJobs = ".gitlab/strata.yml"
-
 // planFlags are the flags of plan alone.
 type planFlags struct {
 	passFlags
@@ -104,7 +101,7 @@ func (a *app) writePlan(p *strata.Pass, f planFlags, args []string) error {
 	work := ci.NewWork(p.Plan, o)
 	switch f.format {
 	case "gitlab":
-		_, err := w.Write(ci.GitLabChild(work, gitlabJobs))
+		_, err := w.Write(ci.GitLabChild(work, ci.GitLabJobs))
 		return err
 	case "json-stages":
 		return writeJSON(w, work)
