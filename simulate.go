@@ -73,6 +73,9 @@ func (s *Sketch) Graph() *graph.Graph { return s.pass.Graph }
 // Files gives what each of a unit's Build.Inputs takes.
 func (s *Sketch) Files(unit string) [][]source.Entry { return s.pass.inputs[unit].Files }
 
+// Dockerfile gives the text of a Dockerfile of the project.
+func (s *Sketch) Dockerfile(name string) []byte { return s.pass.sources[name] }
+
 // External gives the digest of the external image behind a From.
 func (s *Sketch) External(u *graph.Unit, f dockerfile.From) digest.Digest {
 	return s.pass.externals.digest(u, f)

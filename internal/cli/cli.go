@@ -212,8 +212,8 @@ func (a *app) root() *cobra.Command {
 	)
 	for group, cmds := range map[string][]*cobra.Command{
 		"main":    {a.initCmd(), a.planCmd(), a.buildCmd(), a.pullCmd(), a.lockCmd(), a.updateCmd(), a.watchCmd(), a.runCmd(), a.tagsCmd()},
-		"release": {a.publishCmd(), a.promoteCmd(), a.rollbackCmd(), a.hotfixCmd(), a.hotfixCmd(), a.rebaseCmd(), a.pruneImagesCmd()},
-		"look":    {a.explainCmd(), a.graphCmd(), a.configCmd(), a.inventoryCmd(), a.diffCmd(), a.whyNotCmd(), a.historyCmd()},
+		"release": {a.publishCmd(), a.promoteCmd(), a.rollbackCmd(), a.hotfixCmd(), a.rebaseCmd(), a.pruneImagesCmd()},
+		"look":    {a.explainCmd(), a.graphCmd(), a.configCmd(), a.inventoryCmd(), a.diffCmd(), a.whyNotCmd(), a.historyCmd(), a.simulateCmd()},
 		"ci":      {a.ciCmd(), a.exportCmd()},
 		"machine": {a.doctorCmd(), a.registryCmd(), a.storeCmd()},
 	} {
