@@ -254,7 +254,7 @@ func TestGitHubSingleWorkflow(t *testing.T) {
 	h.add("src/server.py", "# an idea")
 	h.commit("idea")
 	o = h.run("strata.yml", event{name: "pull_request", fork: true, payload: map[string]any{"pull_request": map[string]any{"number": 7}}})
-	h.check("a pull request", o, []string{"Build: app/amd64", "Build: app/arm64", "Plan"})
+	h.check("a pull request", o, []string{"Build: app/amd64", "Build: app/cpu/arm64", "Plan"})
 	if w := writes(o); len(w) > 0 {
 		t.Errorf("a pull request wrote into the registry: %s", w)
 	}
