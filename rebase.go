@@ -115,7 +115,7 @@ func rebaseError(u *graph.Unit, err error) error {
 		}
 		err = errors.New(strings.Join(lines, "\n"))
 	}
-	return diag.Hint(fmt.Errorf("rebasing %s: %w", u.ID, err),
+	return diag.Hint(fmt.Errorf("it can't be rebased: %w", err),
 		"`strata build --rebuild %s` builds it; `on-parent-change: rebase-or-rebuild` does so by itself", u.ID)
 }
 

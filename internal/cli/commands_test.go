@@ -25,6 +25,9 @@ import (
 // commands are what scripts have beside testscript's own.
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"base":     cmdBase,
+	"debian":   cmdDebian,
+	"alike":    cmdAlike,
+	"layers":   cmdLayers,
 	"edit":     cmdEdit,
 	"mkfile":   cmdMkfile,
 	"many":     cmdMany,

@@ -146,13 +146,13 @@ type rebasedJSON struct {
 }
 
 type platformJSON struct {
-	Platform  string           `json:"platform"`
-	Image     digest.Digest    `json:"image"`
-	Becomes   digest.Digest    `json:"becomes,omitempty"`
-	From      digest.Digest    `json:"from"`
-	Onto      digest.Digest    `json:"onto"`
-	OwnBlobs  int              `json:"ownBlobs"`
-	Merged    []string         `json:"merged"`
+	Platform  string            `json:"platform"`
+	Image     digest.Digest     `json:"image"`
+	Becomes   digest.Digest     `json:"becomes,omitempty"`
+	From      digest.Digest     `json:"from"`
+	Onto      digest.Digest     `json:"onto"`
+	OwnBlobs  int               `json:"ownBlobs"`
+	Merged    []string          `json:"merged"`
 	Conflicts []strata.Conflict `json:"conflicts"`
 }
 
