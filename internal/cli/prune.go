@@ -158,7 +158,7 @@ func (a *app) applyPrune(ctx context.Context, x *strata.Pruning, f pruneFlags) (
 	if minAge == 0 {
 		minAge = -1
 	}
-	got, err := x.Collect(ctx, e, 10*time.Second, minAge)
+	got, err := x.Collect(ctx, e, 2*time.Second, minAge)
 	if errors.Is(err, registry.ErrInUse) {
 		a.warn(diag.Finding{
 			Severity: diag.Warning, Text: "another strata process has the registry open, so the disk space is not free yet",
