@@ -266,7 +266,7 @@ const (
 func (a *app) poll(ctx context.Context, looks []watch.Look) []watch.Answer {
 	out := make([]watch.Answer, len(looks))
 	b := a.fresh()
-	defer b.close() //nolint:errcheck // nothing was written
+	defer b.close() // nothing was written
 	e, err := b.openRegistry()
 	var pins *lock.File
 	if err == nil {

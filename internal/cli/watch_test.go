@@ -130,7 +130,7 @@ func TestWatchService(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Process.Kill() //nolint:errcheck // it has ended when all went well
+	defer cmd.Process.Kill() // it has ended when all went well
 	line, err := bufio.NewReader(stderr).ReadString('\n')
 	addr := regexp.MustCompile(`http://[^/]+`).FindString(line)
 	if err != nil || addr == "" {
