@@ -276,7 +276,10 @@ func (a *app) whatIf(f simulateFlags, o *simulate.Options) (simulate.Edit, error
 		}
 		if !ok {
 			name, file = o.File, arg
-			if ext := filepath.Ext(arg); ext != ".yaml" && ext != ".yml" && ext != ".hcl" && ext != ".json" {
+			switch ext := filepath.Ext(arg); {
+			case (ext == ".yaml" || ext == ".yml") && filepath.Ext(name) != ".yaml" && filepath.Ext(name) != ".yml":
+				name = "strata.yaml" // in place of a bake file, or of a Dockerfile alone
+			case ext != ".yaml" && ext != ".yml" && ext != filepath.Ext(name):
 				return nil, usage("reading --what-if: %q is no project file; write PATH:FILE, PATH being the file that it takes the place of", arg)
 			}
 		}

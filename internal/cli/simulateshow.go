@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -85,6 +86,9 @@ func saved(than, c simulate.Cost) string {
 }
 
 func signed(n float64, text func(float64) string) string {
+	if math.Abs(n) < 0.05 {
+		n = 0 // a look-up more or less
+	}
 	if n < 0 {
 		return "-" + text(-n)
 	}
@@ -181,7 +185,7 @@ func (s *shown) suggestions(all []simulate.Suggestion) {
 		s.line("No cut or instruction order was found that would have saved a second.")
 		return
 	}
-	s.line("What would have saved most, each replayed by itself:")
+	s.line("What would have saved most, the best first; each figure is what it saves on top of those before it:")
 	for i, g := range all {
 		s.line("")
 		s.line("%d. %s", i+1, g.Title)

@@ -167,8 +167,12 @@ func (s *store) read(b *Blob) ([]byte, error) {
 }
 
 func (b *Blob) missing() error {
-	return diag.Hint(fmt.Errorf("git does not have the object %s: the clone is partial", b.ID), "git fetch --refetch --no-filter")
+	return diag.Hint(fmt.Errorf("git does not have the object %s: the clone is partial", b.ID), "%s", refetch)
 }
+
+// refetch is what helps in a partial clone. Versions of git before 2.44 end when
+// an object is missing and can't be fetched, later ones say so.
+const refetch = "git fetch --refetch --no-filter"
 
 // ask requests blobs, all at once, and gives their contents to take in turn.
 // The requests are written beside the reading, so that neither pipe fills up.
@@ -200,7 +204,7 @@ func (s *store) ask(want []*Blob, take func(*Blob, int64) error) error {
 		err = e
 	}
 	if err != nil {
-		s.broken = fmt.Errorf("reading from git cat-file: %w", err)
+		s.broken = diag.Hint(fmt.Errorf("reading from git cat-file: %w", err), "%s", refetch)
 		if s.ctx.Err() != nil {
 			s.broken = context.Cause(s.ctx)
 		}

@@ -65,6 +65,13 @@ func Read(ctx context.Context, dir string, r Range) (*History, error) {
 // Close ends the process that contents are read through.
 func (h *History) Close() error { return h.store.close() }
 
+// Err says why no further content can be read, or nil.
+func (h *History) Err() error {
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	return h.store.broken
+}
+
 // Pointers counts the contents read so far that are pointers of git's large
 // file storage. The digest of what they point to is known all the same.
 func (h *History) Pointers() int {

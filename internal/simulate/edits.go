@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -341,10 +342,23 @@ func cuts(blocks []block) []cut {
 		}
 		dear := func(o block) bool { return o.stage == b.stage && o.word == "RUN" && classify(o.args) != other }
 		if slices.ContainsFunc(blocks[:i], dear) && slices.ContainsFunc(blocks[i:], func(o block) bool { return o.stage == b.stage && o.word == "RUN" }) {
-			out = append(out, cut{b, "prepared"})
+			out = append(out, cut{b, freeName(blocks)})
 		}
 	}
 	return out
+}
+
+// freeName gives a name that no stage has.
+func freeName(blocks []block) string {
+	for n := 1; ; n++ {
+		name := "prepared"
+		if n > 1 {
+			name = fmt.Sprintf("prepared%d", n)
+		}
+		if !slices.ContainsFunc(blocks, func(b block) bool { return b.word == "FROM" && slices.Contains(strings.Fields(b.args), name) }) {
+			return name
+		}
+	}
 }
 
 func (c cut) apply(blocks []block) ([]block, bool) {

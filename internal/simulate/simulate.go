@@ -209,6 +209,9 @@ func (s *simulation) commit(c githistory.Commit) error {
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
 	}
+	if err := s.history.Err(); err != nil {
+		return err
+	}
 	row := Row{Commit: c.ID, Time: c.Time, Subject: c.Subject}
 	if err != nil {
 		row.Kind, row.Error = KindFailed, firstLine(err)

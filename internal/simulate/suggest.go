@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -27,7 +26,7 @@ type Suggestion struct {
 }
 
 // mostTried bounds how many changes are replayed.
-const mostTried = 16
+const mostTried = 24
 
 // leastSaved is the time below which a change is not worth a line, in seconds.
 const leastSaved = 1
@@ -35,9 +34,8 @@ const leastSaved = 1
 // idea is a change that may save something.
 type idea struct {
 	Suggestion
-	edit  rewrite
-	extra map[string][]byte // further files
-	file  string            // the project's file that it asks for; "": the same
+	edit rewrite
+	file string // the project's file that it asks for; "": the same
 }
 
 // rewrite is an [Edit] that changes each version of one Dockerfile, where that
@@ -70,35 +68,92 @@ func (r rewrite) File(path string, old []byte) ([]byte, bool) {
 	return []byte(join(blocks)), ok
 }
 
-// Suggest looks for changes of the newest commit's Dockerfiles that would have
-// saved work, and replays the history with each: in every version of the file
-// that has the same instructions. Base is the replay without any. Those that
-// save most come first.
-func Suggest(ctx context.Context, h *githistory.History, o Options, base *Result) ([]Suggestion, error) {
-	var out []Suggestion
-	ideas := o.ideas(base)
-	for _, i := range ideas[:min(len(ideas), mostTried)] {
-		try := o
-		try.Edit = i.edit
-		if i.file != "" {
-			try.File, try.Fallback = i.file, nil
+// chain makes one edit after the other.
+type chain []rewrite
+
+// Paths are the files of all of them.
+func (c chain) Paths() []string {
+	var out []string
+	for _, r := range c {
+		for _, p := range r.Paths() {
+			if !slices.Contains(out, p) {
+				out = append(out, p)
+			}
 		}
-		got, err := Run(ctx, h, try)
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if err != nil || got.Planned() < base.Planned() {
-			continue // it can't be built that way
-		}
-		i.Saves = base.Totals.less(got.Totals)
-		if i.Saves.Strata.Seconds < leastSaved {
+	}
+	return out
+}
+
+// File gives a version of a file after all edits.
+func (c chain) File(path string, old []byte) ([]byte, bool) {
+	text, any := old, false
+	for _, r := range c {
+		if !slices.Contains(r.Paths(), path) {
 			continue
 		}
-		i.Why += fmt.Sprintf(" Units built: %d instead of %d.", got.Totals.Strata.Built, base.Totals.Strata.Built)
-		out = append(out, i.Suggestion)
+		if next, ok := r.File(path, text); ok {
+			text, any = next, true
+		}
 	}
-	slices.SortStableFunc(out, func(a, b Suggestion) int { return cmp.Compare(b.Saves.Strata.Seconds, a.Saves.Strata.Seconds) })
-	return out, nil
+	return text, any
+}
+
+// Suggest looks for changes of the newest commit's Dockerfiles that would have
+// saved work. It replays the history with each, in every version of a file that
+// has the same instructions, takes the one that saves most, and goes on from
+// there: a suggestion's figures are what it saves on top of those before it. Base
+// is the replay without any.
+func Suggest(ctx context.Context, h *githistory.History, o Options, base *Result) ([]Suggestion, error) {
+	var out []Suggestion
+	var done chain
+	tried := 0
+	for {
+		var best idea
+		var with *Result
+		for _, i := range o.ideas(base) {
+			if tried == mostTried {
+				break
+			}
+			tried++
+			got, err := i.try(ctx, h, o, done)
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if err != nil || got.Planned() < base.Planned() {
+				continue // it can't be built that way
+			}
+			if i.Saves = base.Totals.less(got.Totals); with == nil || i.better(best) {
+				best, with = i, got
+			}
+		}
+		if with == nil || best.Saves.Strata.Seconds < leastSaved && best.Saves.Warm.Seconds < leastSaved {
+			return out, nil
+		}
+		best.Why += fmt.Sprintf(" Builds of units: %d instead of %d.", with.Totals.Strata.Built, base.Totals.Strata.Built)
+		out, done, base = append(out, best.Suggestion), append(done, best.edit), with
+		if best.file != "" {
+			o.File, o.Fallback = best.file, nil
+		}
+	}
+}
+
+// try replays the history with one more edit.
+func (i idea) try(ctx context.Context, h *githistory.History, o Options, done chain) (*Result, error) {
+	o.Edit = append(slices.Clone(done), i.edit)
+	if i.file != "" {
+		o.File, o.Fallback = i.file, nil
+	}
+	return Run(ctx, h, o)
+}
+
+// better says whether an idea saves more than another: with Strata, or else with
+// an instruction cache, which a later cut may turn into the first.
+func (i idea) better(o idea) bool {
+	a, b := i.Saves, o.Saves
+	if a.Strata.Seconds >= leastSaved || b.Strata.Seconds >= leastSaved {
+		return a.Strata.Seconds > b.Strata.Seconds
+	}
+	return a.Warm.Seconds > b.Warm.Seconds
 }
 
 func (c Costs) less(o Costs) Costs {
@@ -156,9 +211,11 @@ func (o Options) ideasFor(base *Result, u *graph.Unit, blocks []block) []idea {
 			fmt.Sprintf("`%s` does not read what is copied, and runs again whenever that changes.", brief(l.after)), "", l.apply)
 	}
 	taken := func(line int) []source.Entry {
-		for i, in := range u.Build.Inputs {
-			if in.Line == line {
-				return base.last.Files(u.ID)[i]
+		for _, other := range base.last.Graph().Units { // a stage is reached by some of them
+			for i, in := range other.Build.Inputs {
+				if in.Line == line && other.Dockerfile == u.Dockerfile {
+					return base.last.Files(other.ID)[i]
+				}
 			}
 		}
 		return nil
@@ -179,11 +236,11 @@ func (o Options) cutIdeas(base *Result, u *graph.Unit, blocks []block) []idea {
 	file, diff := "", ""
 	switch {
 	case p.Kind == spec.KindDockerfile:
-		file = "strata.yaml"
+		file = strataFile
 		text := fmt.Sprintf("image: %s\ndockerfile: %s\nlayers: auto\n", p.Image, u.Dockerfile)
 		auto = Files{file: []byte(text)}
-		diff = "strata.yaml\n" + plus(text)
-	case u.Stage:
+		diff = strataFile + "\n" + plus(text)
+	case u.Stage: // every stage is a layer already
 	default:
 		return nil
 	}

@@ -21,6 +21,9 @@ func (f Files) File(path string, _ []byte) ([]byte, bool) {
 	return data, ok
 }
 
+// strataFile is the project's file that wins over every other.
+const strataFile = "strata.yaml"
+
 // Difference is what other files would have changed.
 type Difference struct {
 	Files []string `json:"files"`
@@ -51,6 +54,9 @@ func WhatIf(ctx context.Context, h *githistory.History, o Options, edit Edit) (*
 		return nil, err
 	}
 	o.Edit = edit
+	if _, is := edit.File(strataFile, nil); is {
+		o.File, o.Fallback = strataFile, nil // it may take the place of another kind of project file
+	}
 	if d.With, err = Run(ctx, h, o); err != nil {
 		return nil, fmt.Errorf("replaying with %v: %w", edit.Paths(), err)
 	}
