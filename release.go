@@ -130,7 +130,9 @@ const recordArtifact = "application/vnd.strata.record.v1"
 
 // keepRecord keeps the record of a run that made something or moves a tag beside
 // the last image that it made, or else reused, under a tag of its own. The record
-// stands in an annotation, so that one request keeps it.
+// stands in an annotation, so that one request keeps it. It has no subject: some
+// registries delete with an image what is attached to it, and a record tells of
+// more than one.
 func (r *runner) keepRecord(ctx context.Context, res Result) error {
 	last, reused := -1, -1
 	for i, m := range res.Units {
@@ -157,7 +159,7 @@ func (r *runner) keepRecord(ctx context.Context, res Result) error {
 	if err := c.EnsureEmpty(ctx, repo); err != nil {
 		return fmt.Errorf("keeping the record of the run: %w", err)
 	}
-	_, err = c.PutArtifact(ctx, repo.WithTag(recordPrefix+id), manifestOf(r.image(m.Unit).desc), recordArtifact, nil,
+	_, err = c.PutArtifact(ctx, repo.WithTag(recordPrefix+id), ocispec.Descriptor{}, recordArtifact, nil,
 		map[string]string{annotationRun: id, annotationRecord: string(data)})
 	if err != nil {
 		return fmt.Errorf("keeping the record of the run: %w", err)
