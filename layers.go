@@ -2,6 +2,7 @@ package strata
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -75,7 +76,7 @@ func (r *runner) pushLayers(ctx context.Context, u *graph.Unit, built *picture, 
 	var mu sync.Mutex
 	return each(ctx, layers, pushAtOnce, func(ctx context.Context, d digest.Digest, l ocispec.Descriptor) error {
 		there, err := c.HasBlob(ctx, repo, l)
-		if err != nil || there {
+		if there || err != nil && !errors.Is(err, registry.ErrCorrupt) {
 			return err
 		}
 		sent := false

@@ -2,6 +2,7 @@ package strata
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"sync"
@@ -60,7 +61,7 @@ func (p *Pass) askLast(ctx context.Context) error {
 		refs[i] = p.repos[u.ID].WithTag(lastTag(u))
 	}
 	for i, a := range p.Config.Client.Probe(ctx, refs) {
-		if a.State == registry.Failed {
+		if a.State == registry.Failed && !errors.Is(a.Err, registry.ErrCorrupt) {
 			return a.Err // it names the image
 		}
 		if hitDigest(a) == "" {

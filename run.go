@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -263,12 +262,12 @@ func (r *runner) make(ctx context.Context, u *graph.Unit, step plan.Step, m *Mad
 // their keys are new.
 func (r *runner) cutoff(ctx context.Context, u *graph.Unit, step plan.Step, m *Made) (*picture, error) {
 	// An earlier run may have made the parents, as in a pipeline of several jobs.
-	if len(step.Needs) == 0 && !step.Unless || r.pass.forced(u) {
+	if len(step.Needs) == 0 && !step.Unless || r.pass.forced(u) || r.pass.damaged[u.ID].unit != "" {
 		return nil, nil
 	}
 	c := r.contentID(u)
 	a := r.pass.Config.Client.Direct().Lookup(ctx, r.repo(u).WithTag(c.Tag()))
-	if a.State == registry.Failed {
+	if a.State == registry.Failed && !errors.Is(a.Err, registry.ErrCorrupt) {
 		return nil, fmt.Errorf("looking up %s: %w", u.ID, a.Err)
 	}
 	if hitDigest(a) == "" {
@@ -298,9 +297,10 @@ func (r *runner) pointTo(ctx context.Context, u *graph.Unit, img *picture, tags 
 }
 
 // rebuild says whether the registry's image of a unit does not count: the unit
-// is forced, or stands on one that is.
+// is forced, or stands on one that is, or what the registry has is broken.
 func (p *Pass) rebuild(u *graph.Unit) bool {
-	return p.Config.Rebuild && slices.ContainsFunc(p.Wanted, func(w *graph.Unit) bool { return w.ID == u.ID })
+	d := p.damaged[u.ID]
+	return d.unit != "" || d.trunk != "" || p.fresh(u)
 }
 
 // forced says whether the user named the unit to be built again.

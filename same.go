@@ -19,7 +19,7 @@ import (
 // that it can't be told. Where the unit's own instructions or files have changed,
 // a volatile file may be what they are about, and so nothing may differ.
 func (r *runner) sameAsBefore(ctx context.Context, u *graph.Unit, built *picture, inv *inventory.Inventory, recipe key.Recipe, whole bool) *picture {
-	last := r.pass.answers.lastImages[u.ID]
+	last := r.pass.lastImage(u)
 	if last == nil {
 		return nil
 	}

@@ -3,8 +3,11 @@ package strata
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/strata-build/strata/internal/dockerfile"
 	"github.com/strata-build/strata/internal/graph"
@@ -158,7 +161,7 @@ func (p *Pass) probe(ctx context.Context) error {
 	}
 	answers := map[registry.Ref]registry.Answer{}
 	for i, a := range p.Config.Client.Probe(ctx, refs) {
-		if a.State == registry.Failed {
+		if a.State == registry.Failed && !errors.Is(a.Err, registry.ErrCorrupt) {
 			return a.Err // it names the image
 		}
 		answers[refs[i]] = a
@@ -168,10 +171,25 @@ func (p *Pass) probe(ctx context.Context) error {
 		p.take(units, p.choose(units, all[i], answers), answers)
 	}
 	p.fetchAhead(ctx)
-	if err := p.readLast(ctx); err != nil {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { // beside the rest, so that it takes no time of its own
+		found, err := p.verify(gctx)
+		p.damaged = found
+		return err
+	})
+	g.Go(func() error {
+		if err := p.readLast(gctx); err != nil {
+			return err
+		}
+		return p.readTrunks(gctx)
+	})
+	if err := g.Wait(); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
 		return err
 	}
-	return p.readTrunks(ctx)
+	return p.verifyTrunks(ctx)
 }
 
 func (p *Pass) unitRef(u *graph.Unit, c candidate) registry.Ref {

@@ -42,6 +42,7 @@ type Config struct {
 	Push     bool       // look up and publish in the image's own registry, not the embedded one
 	Units    []string   // patterns of the units that are asked for; none: all
 	Rebuild  bool       // build the units that are asked for whatever the registry holds
+	Verify   bool       // make sure that images which are reused are whole, not only those that something new stands on
 	Refresh  bool       // count a slot that has turned at once, whatever `stale` says
 	Version  Version
 	Stat     *source.StatCache
@@ -110,6 +111,7 @@ type Pass struct {
 	inputs    map[string]key.Input
 	contexts  contexts
 	answers   answers
+	damaged   map[string]damage // by unit
 	known     *shared
 
 	ahead     sync.WaitGroup // what is fetched ahead
@@ -211,7 +213,7 @@ func (p *Pass) decide() error {
 	c := p.Config
 	in := plan.Input{
 		Graph: p.Graph, Wanted: p.Wanted, Units: p.Units, Keys: p.Keys,
-		Hits: p.answers.hits, Last: p.answers.last, Trunks: p.answers.lastTrunks, Due: p.due, Estimate: c.Estimate,
+		Hits: p.wholeHits(), Broken: p.broken(), Last: p.answers.last, Trunks: p.answers.lastTrunks, Due: p.due, Estimate: c.Estimate,
 		Rebuild: map[string]bool{}, Emulated: map[string]bool{}, Inexact: map[string]string{},
 	}
 	if c.Rebuild {

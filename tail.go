@@ -221,7 +221,7 @@ func (r *runner) writeTail(ctx context.Context, u *graph.Unit, trunk *picture, d
 	default:
 		m.Action = plan.Append
 	}
-	if last := r.pass.answers.lastImages[u.ID]; last.sameContent(img.Manifest) {
+	if last := r.pass.lastImage(u); last.sameContent(img.Manifest) {
 		m.Reason += "; it came out the same as before, so that stays"
 		return last, r.adopt(ctx, u, last, pub.recipe, true)
 	}
@@ -246,7 +246,7 @@ type tailFacts struct {
 
 // knownTail gives the blob of the unit's newest image if it has the fingerprint.
 func (r *runner) knownTail(u *graph.Unit, fingerprint string) *image.Blob {
-	last := r.pass.answers.lastImages[u.ID]
+	last := r.pass.lastImage(u)
 	if last == nil || fingerprint == "" {
 		return nil
 	}

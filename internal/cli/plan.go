@@ -18,7 +18,7 @@ import (
 
 // passFlags are the flags that planning commands share.
 type passFlags struct {
-	push, rebuild, refresh, json bool
+	push, rebuild, verify, refresh, json bool
 	time                         string
 }
 
@@ -39,6 +39,7 @@ func (f *passFlags) addJSON(cmd *cobra.Command) {
 
 func (f *passFlags) addRebuild(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "build the named units and all that stands on them, whatever registry and caches hold")
+	cmd.Flags().BoolVar(&f.verify, "verify", false, "ask for every blob of the images that are reused, and make those anew that are not whole")
 }
 
 // prepare goes the whole way up to the plan and tells the warnings.
@@ -48,7 +49,7 @@ func (a *app) prepare(ctx context.Context, f passFlags, units []string, change f
 	if err != nil {
 		return nil, err
 	}
-	c.Push, c.Rebuild, c.Refresh, c.Units = f.push, f.rebuild, f.refresh, units
+	c.Push, c.Rebuild, c.Verify, c.Refresh, c.Units = f.push, f.rebuild, f.verify, f.refresh, units
 	if f.time != "" {
 		if c.Now, err = time.Parse(time.RFC3339, f.time); err != nil {
 			return nil, usage("reading --time: %q is not like 2026-11-22T06:00:00Z", f.time)

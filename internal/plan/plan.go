@@ -80,6 +80,7 @@ type Input struct {
 	Last     map[string]Last
 	Trunks   map[string]Last   // the newest trunk of units that may be rebased; of one without a tail, its newest image
 	Due      map[string]string // units taken from an earlier slot -> the slot that has begun since
+	Broken   map[string]string // units whose image or trunk is in the registry, but not whole, and what is wrong with it
 	Rebuild  map[string]bool   // units that are built whatever the registry holds (--no-cache)
 	Emulated map[string]bool   // platforms that this machine's engine emulates
 	Inexact  map[string]string // units whose tail only an engine can make, and why
@@ -177,6 +178,12 @@ func (m *maker) explain(u *graph.Unit, s *Step) {
 	case m.in.Rebuild[u.ID]:
 		s.Reasons = append(s.Reasons, m.again(u))
 		return
+	case m.in.Broken[u.ID] != "":
+		s.Reasons = append(s.Reasons, m.in.Broken[u.ID])
+		if !last.Recipe.IsZero() && last.Key != s.Key {
+			s.Changes = m.changes(u, last.Recipe)
+			s.Reasons = append(s.Reasons, words(s.Changes)...)
+		}
 	case !last.Known:
 		s.Reasons = append(s.Reasons, "never built")
 	case last.Key == s.Key:

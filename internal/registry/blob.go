@@ -58,7 +58,8 @@ func (c *Client) ReadBlob(ctx context.Context, ref Ref, d ocispec.Descriptor) ([
 	return b, err
 }
 
-// HasBlob says whether the repository of ref holds a blob, by a HEAD request.
+// HasBlob says whether the repository of ref holds a blob, by a HEAD request. A
+// blob of another size is an [ErrCorrupt].
 func (c *Client) HasBlob(ctx context.Context, ref Ref, d ocispec.Descriptor) (bool, error) {
 	at := ref.WithDigest(d.Digest)
 	resp, err := c.do(ctx, call{op: "looking up", ref: at, method: http.MethodHead, path: "blobs/" + d.Digest.String()})
@@ -70,7 +71,7 @@ func (c *Client) HasBlob(ctx context.Context, ref Ref, d ocispec.Descriptor) (bo
 	}
 	resp.Body.Close()
 	if resp.ContentLength >= 0 && d.Size > 0 && resp.ContentLength != d.Size {
-		return false, invalid("looking up", at, "the registry has %d bytes in place of %d", resp.ContentLength, d.Size)
+		return false, corrupt("looking up", at, "the registry has %d bytes in place of %d", resp.ContentLength, d.Size)
 	}
 	return true, nil
 }
@@ -113,7 +114,7 @@ func (r *blobReader) open() error {
 	}
 	if resp.ContentLength >= 0 && r.desc.Size > 0 && whole != r.desc.Size {
 		resp.Body.Close()
-		return invalid(opPull, r.ref, "the blob has %d bytes in place of %d", whole, r.desc.Size)
+		return corrupt(opPull, r.ref, "the blob has %d bytes in place of %d", whole, r.desc.Size)
 	}
 	if resp.StatusCode == http.StatusOK && r.off > 0 { // ranges are not supported
 		if _, err := io.CopyN(io.Discard, resp.Body, r.off); err != nil {
@@ -151,7 +152,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 
 func (r *blobReader) verify() error {
 	if got := digest.NewDigest(r.desc.Digest.Algorithm(), r.hash); got != r.desc.Digest {
-		return invalid(opPull, r.ref, "the content has another digest: %s", got)
+		return corrupt(opPull, r.ref, "the content has another digest: %s", got)
 	}
 	return io.EOF
 }

@@ -103,6 +103,7 @@ func (e *Embedded) Close() error {
 func (e *Embedded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.serving.RLock()
 	defer e.serving.RUnlock()
+	r = e.dropCorrupt(r)
 	e.app.ServeHTTP(w, r.WithContext(quiet{r.Context()}))
 }
 

@@ -30,6 +30,10 @@ var ErrNotFound = errors.New("not found")
 // client may not talk to.
 var ErrOffline = errors.New("offline")
 
+// ErrCorrupt says that a registry has something that is not what its digest or
+// size says. Asking again does not help; publishing it again may.
+var ErrCorrupt = errors.New("corrupt")
+
 // Kind sorts failures by what can be done about them.
 type Kind string
 
@@ -151,6 +155,13 @@ func (e *Error) withHint() error {
 func invalid(op string, ref Ref, format string, args ...any) error {
 	return (&Error{
 		Op: op, Ref: ref.String(), Host: ref.Host, Kind: Invalid, Message: fmt.Sprintf(format, args...),
+	}).withHint()
+}
+
+// corrupt is [invalid] for content that is not what its digest or size says.
+func corrupt(op string, ref Ref, format string, args ...any) error {
+	return (&Error{
+		Op: op, Ref: ref.String(), Host: ref.Host, Kind: Invalid, Message: fmt.Sprintf(format, args...), Err: ErrCorrupt,
 	}).withHint()
 }
 

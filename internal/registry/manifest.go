@@ -162,12 +162,14 @@ func (c *Client) fetch(ctx context.Context, op string, ref Ref) (ocispec.Descrip
 		return none, nil, invalid(op, ref, "the manifest is larger than %d bytes", maxManifest)
 	}
 	mediaType, err := checkManifest(headerType(resp), body)
-	if err != nil {
+	d, wrong := checkDigest(ref.Digest, resp.Header.Get("Docker-Content-Digest"), body)
+	switch {
+	case wrong != nil && isManifestType(headerType(resp)): // broken, whatever it looks like now
+		return none, nil, corrupt(op, ref, "%v", wrong)
+	case err != nil:
 		return none, nil, invalid(op, ref, "%v", err)
-	}
-	d, err := checkDigest(ref.Digest, resp.Header.Get("Docker-Content-Digest"), body)
-	if err != nil {
-		return none, nil, invalid(op, ref, "%v", err)
+	case wrong != nil:
+		return none, nil, invalid(op, ref, "%v", wrong)
 	}
 	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(body))}, body, nil
 }
