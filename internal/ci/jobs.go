@@ -65,28 +65,40 @@ func NewWork(p plan.Plan, o WorkOptions) Work {
 
 // oneStage puts the jobs of each platform together, parents first.
 func (o WorkOptions) oneStage(stages [][]Job) [][]Job {
-	var out []Job
+	var order []string
+	byPlatform := map[string][]Job{}
 	for _, j := range slices.Concat(stages...) {
-		i := slices.IndexFunc(out, func(have Job) bool { return have.Platform == j.Platform })
-		if i < 0 {
-			out = append(out, j)
-			continue
+		if byPlatform[j.Platform] == nil {
+			order = append(order, j.Platform)
 		}
-		out[i] = o.join(out[i], j)
+		byPlatform[j.Platform] = append(byPlatform[j.Platform], j)
 	}
-	if len(out) == 0 {
+	if len(order) == 0 {
 		return [][]Job{}
+	}
+	var out []Job
+	for _, platform := range order {
+		out = append(out, o.join(byPlatform[platform]))
 	}
 	return [][]Job{out}
 }
 
-func (o WorkOptions) join(a, b Job) Job {
-	j := a
-	j.Units = slices.Concat(a.Units, b.Units)
-	if j.Seconds = a.Seconds + b.Seconds; a.Seconds == 0 || b.Seconds == 0 {
-		j.Seconds = 0
+// join makes one job of several for the same runner.
+func (o WorkOptions) join(jobs []Job) Job {
+	if len(jobs) == 1 {
+		return jobs[0]
 	}
-	return o.finish(j)
+	all := Job{Platform: jobs[0].Platform, Runner: jobs[0].Runner}
+	known := true
+	for _, j := range jobs {
+		all.Units = append(all.Units, j.Units...)
+		all.Seconds += j.Seconds
+		known = known && j.Seconds > 0
+	}
+	if !known {
+		all.Seconds = 0
+	}
+	return o.finish(all)
 }
 
 // finish gives a job its name and command.
@@ -121,7 +133,7 @@ func jobName(j Job) string {
 	var layers []string
 	for _, u := range j.Units {
 		layer, _, _ := strings.Cut(u, "/")
-		if !slices.Contains(layers, layer) {
+		if len(layers) <= 4 && !slices.Contains(layers, layer) {
 			layers = append(layers, layer)
 		}
 	}

@@ -108,16 +108,14 @@ func (o WorkOptions) atMost(jobs []Job, limit int) ([]Job, error) {
 func (o WorkOptions) spread(jobs []Job, n int) []Job {
 	jobs = slices.Clone(jobs)
 	slices.SortStableFunc(jobs, func(a, b Job) int { return cmp.Compare(b.Seconds, a.Seconds) })
-	var out []Job
-	load := make([]float64, 0, n)
+	groups, load := make([][]Job, min(n, len(jobs))), make([]float64, min(n, len(jobs)))
 	for _, j := range jobs {
-		weight := max(j.Seconds, 1)
-		if len(out) < n {
-			out, load = append(out, j), append(load, weight)
-			continue
-		}
 		i := slices.Index(load, slices.Min(load))
-		out[i], load[i] = o.join(out[i], j), load[i]+weight
+		groups[i], load[i] = append(groups[i], j), load[i]+max(j.Seconds, 1)
+	}
+	var out []Job
+	for _, g := range groups {
+		out = append(out, o.join(g))
 	}
 	return out
 }
