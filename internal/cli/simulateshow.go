@@ -176,6 +176,10 @@ func (s *shown) difference(d *simulate.Difference) {
 	}
 	s.table(t)
 	s.line("")
+	if d.Saves.Seconds < 0 {
+		s.line("It costs %s more.", saved(d.With.Totals.Strata, d.Base.Totals.Strata))
+		return
+	}
 	s.line("It saves %s.", saved(d.Base.Totals.Strata, d.With.Totals.Strata))
 }
 

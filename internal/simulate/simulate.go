@@ -377,7 +377,9 @@ func (s *simulation) readLock() error {
 func firstLine(err error) string {
 	var es *diag.Errors
 	if errors.As(err, &es) && len(es.Findings) > 0 {
-		text := es.Findings[0].String()
+		f := es.Findings[0]
+		f.Hint = ""
+		text := f.String()
 		if more := len(es.Findings) - 1; more > 0 {
 			text += fmt.Sprintf(" (and %d more)", more)
 		}
