@@ -194,6 +194,6 @@ var projectShape = &shape{kind: object, fields: []field{
 	{name: "keep", shape: keepShape, def: "30 days", doc: "What `strata prune` keeps of images that no tag and no build of the project as it is leads to: those that were used within `age`, and the newest of each unit, `count` of them."},
 	{name: "cache", shape: cacheShape, def: "`none`", doc: "BuildKit's instruction cache, for what happens inside of a unit. Units are reused without it."},
 	{name: "engine", shape: engineShape, def: "`$BUILDKIT_HOST`, otherwise `embedded`", doc: "The BuildKit that builds; of several, each unit goes to the first that has its platform."},
-	{name: "runners", shape: &shape{kind: mapping, noun: "platforms to labels", key: platformText, of: oneOrMore(&shape{kind: text, noun: "label"}, "labels"), min: 1}, def: "`ubuntu-24.04`, `ubuntu-24.04-arm`", doc: "The labels of the CI runners that build each platform. This version does not write CI files."},
+	{name: "runners", shape: &shape{kind: mapping, noun: "platforms to labels", key: platformText, of: oneOrMore(&shape{kind: text, noun: "label"}, "labels"), min: 1}, def: "`ubuntu-24.04`, `ubuntu-24.04-arm`", doc: "The labels of the CI runners that build each platform, in the pipelines that `strata ci` writes."},
 	{name: "compression", shape: &shape{kind: text, noun: "compression", enum: []string{"gzip", "zstd"}}, def: "`gzip`", doc: "How new blobs are compressed."},
 }}

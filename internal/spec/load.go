@@ -53,12 +53,7 @@ func Load(dir, file string, o LoadOptions) (*Project, error) {
 	case KindDockerfile:
 		return l.dockerfile(file, "")
 	}
-	p, err := l.strata(file)
-	if err != nil {
-		return nil, err
-	}
-	p.Warnings = append(p.Warnings, p.later()...)
-	return p, nil
+	return l.strata(file)
 }
 
 // FromDockerfile gives the project of a single Dockerfile without a project
