@@ -491,6 +491,48 @@ func TestPruneBrokenOff(t *testing.T) {
 			}
 			return
 		}
-		stop += 2
+		stop += 4
+	}
+}
+
+// Builds and a prune at the same time: each build comes through, and no tag leads
+// to anything that is not there.
+func TestPruneBesideBuilds(t *testing.T) {
+	for _, push := range []bool{true, false} {
+		o := newOrchard(t, push)
+		for range stepsBack + 4 {
+			o.grow(t, "dev")
+		}
+		const grace = 3 * time.Second
+		time.Sleep(grace + time.Second) // artifacts tell whole seconds
+		before := o.runs
+		x := o.prune(t, 0, PruneOptions{Older: time.Millisecond, Grace: grace})
+		if x.Plan.Empty() {
+			t.Fatal("there is nothing to prune")
+		}
+		ended := make(chan error, 1)
+		go func() {
+			done, err := x.Execute(t.Context(), nil)
+			if err == nil && done.Tags == 0 {
+				err = errors.New("nothing was deleted")
+			}
+			ended <- err
+		}()
+		for i := range 4 {
+			o.runs = before + i // the first is what latest is already
+			o.grow(t, fmt.Sprint("beside-", i))
+		}
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		tags, err := o.reg.Client.Tags(t.Context(), o.repo())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tag := range tags {
+			if err := wholeImage(t.Context(), o.reg.Client.Direct(), o.repo().WithTag(tag)); err != nil {
+				t.Errorf("push %v: the tag %s: %v", push, tag, err)
+			}
+		}
 	}
 }

@@ -24,9 +24,9 @@ type Pruned struct {
 }
 
 // Execute deletes what the plan says, unless it has come into use since: the tags
-// are read once more before tags go, and again before manifests do. Each deletion
-// is told to done, with how many there are in all. Broken off at any point, it can
-// be begun anew: see [prune.Plan.Steps].
+// are read once more before tags go, again before manifests do, and every few
+// seconds from then on. Each deletion is told to done, with how many there are in
+// all. Broken off at any point, it can be begun anew: see [prune.Plan.Steps].
 func (x *Pruning) Execute(ctx context.Context, done func(n, total int)) (Pruned, error) {
 	if x.Plan.Empty() {
 		return Pruned{}, nil
@@ -46,6 +46,13 @@ func (x *Pruning) Execute(ctx context.Context, done func(n, total int)) (Pruned,
 	slices.Sort(d.out.Left)
 	return d.out, err
 }
+
+// Deletions are carried out so many at a time, and when the tags were last read
+// longer ago than this they are read again before the next ones.
+const (
+	chunkSize  = 64
+	checkAgain = 2 * time.Second
+)
 
 // deleting is one execution.
 type deleting struct {
@@ -69,22 +76,29 @@ func (d *deleting) run(ctx context.Context) error {
 			}
 		}
 	}
-	checked := map[bool]bool{}
+	phase, checked := "", time.Time{}
 	for _, step := range steps {
-		all := map[prune.Deletion]bool{}
-		for _, one := range step {
-			if !d.byCollecting(one) {
+		step = slices.DeleteFunc(step, d.byCollecting)
+		for chunk := range slices.Chunk(step, chunkSize) {
+			now := "tags"
+			if chunk[0].Tag == "" {
+				now = "manifests"
+			}
+			if now != phase && phase != "manifests" || time.Since(checked) > checkAgain {
+				if err := d.check(ctx); err != nil {
+					return err
+				}
+				checked = time.Now()
+			}
+			phase = now
+			all := map[prune.Deletion]bool{}
+			for _, one := range chunk {
 				all[one] = true
 			}
-		}
-		if manifests := step[0].Tag == ""; len(all) > 0 && !checked[manifests] {
-			if err := d.check(ctx); err != nil {
+			err := each(ctx, all, atOnce/2, func(ctx context.Context, one prune.Deletion, _ bool) error { return d.one(ctx, one) })
+			if err != nil {
 				return err
 			}
-			checked[manifests] = true
-		}
-		if err := each(ctx, all, atOnce/2, func(ctx context.Context, one prune.Deletion, _ bool) error { return d.one(ctx, one) }); err != nil {
-			return err
 		}
 	}
 	for _, i := range d.x.Plan.Items {
