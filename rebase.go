@@ -88,6 +88,9 @@ func (r *runner) rebase(ctx context.Context, u *graph.Unit, m *Made) (img *pictu
 		recipe = r.pass.Keys[u.ID].Unit
 	}
 	img, err = r.rebaseTrunk(ctx, u, m, recipe, whole)
+	if _, is := damaged(err); is || errors.Is(err, registry.ErrNotFound) {
+		err = &image.NotExact{Reason: err.Error()}
+	}
 	var conflict *image.ConflictError
 	var inexact *image.NotExact
 	switch {
@@ -200,8 +203,16 @@ func (p *Pass) rebased(ctx context.Context, u *graph.Unit, child, old, next *pic
 			return err
 		})
 	}
+	var gone []string
+	g.Go(func() (err error) { // whatever stands on the image needs all of it
+		gone, err = missingOwn(gctx, p.Config.Client, child, len(old.manifest.Layers))
+		return err
+	})
 	if err := g.Wait(); err != nil {
 		return nil, fmt.Errorf("reading what %s stands on: %w", u.ID, err)
+	}
+	if len(gone) > 0 {
+		return nil, &image.NotExact{Reason: gone[0]}
 	}
 	for i, img := range images {
 		var err error
@@ -224,6 +235,15 @@ func (p *Pass) rebased(ctx context.Context, u *graph.Unit, child, old, next *pic
 		return nil, err
 	}
 	return finishRebase(ctx, plan, p.Config.Client, p.known, images, sides)
+}
+
+// missingOwn looks whether an image's blobs from number n on are there.
+func missingOwn(ctx context.Context, c *registry.Client, img *picture, n int) ([]string, error) {
+	blobs := map[registry.Ref]blobOf{}
+	for _, l := range img.manifest.Layers[min(n, len(img.manifest.Layers)):] {
+		blobs[img.ref.WithDigest(l.Digest)] = blobOf{l, "its last image"}
+	}
+	return missingBlobs(ctx, c, blobs)
 }
 
 // finishRebase reads the files that have to be merged, and makes the image.

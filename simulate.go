@@ -40,16 +40,24 @@ type Replay struct {
 	platform string
 	held     map[registry.Ref]registry.Answer
 	last     map[string]plan.Last
-	free     map[string]bool // external images that no lock pinned
-	before   *Sketch         // what ran last, and the slots that it stood in
+	trunks   map[string]plan.Last // of what may be rebased
+	free     map[string]bool      // external images that no lock pinned
+	before   *Sketch              // what ran last, and the slots that it stood in
 	slots    string
 	idle     *Pass // the plan of a further run of before: everything is reused
+}
+
+// lastTrunk is the trunk of a unit's newest image or, of a unit without a tail,
+// that image.
+type lastTrunk struct {
+	plan.Last
+	tail bool
 }
 
 // NewReplay starts a replay with an empty registry. Platform is the machine's:
 // "linux/amd64".
 func NewReplay(platform string) *Replay {
-	return &Replay{platform: platform, held: map[registry.Ref]registry.Answer{}, last: map[string]plan.Last{}, free: map[string]bool{}}
+	return &Replay{platform: platform, held: map[registry.Ref]registry.Answer{}, last: map[string]plan.Last{}, trunks: map[string]plan.Last{}, free: map[string]bool{}}
 }
 
 // Sketch is a project as one tree holds it: its graph, and everything that goes
@@ -208,11 +216,17 @@ func (r *Replay) Run(s *Sketch, now time.Time, refresh bool) (*Pass, error) {
 		return r.idle, nil
 	}
 	p.answers = answers{
-		hits: map[string]plan.Hit{}, last: r.last,
+		hits: map[string]plan.Hit{}, last: r.last, lastTrunks: r.trunks,
 		units: map[string]registry.Answer{}, trunks: map[string]registry.Answer{},
 	}
 	for _, units := range p.groups() {
 		p.take(units, r.choose(p, units), r.held)
+	}
+	for _, u := range p.Units {
+		// A trunk is not put on another parent where the cut behind it has moved.
+		if t, ok := r.trunks[u.ID]; ok && plan.Rebases(u) && t.tail == !p.Keys[u.ID].Trunk.IsZero() {
+			p.answers.lastTrunks[u.ID] = t.Last
+		}
 	}
 	if err := p.decide(); err != nil {
 		return nil, err
@@ -253,21 +267,26 @@ func (p *Pass) slotNames() string {
 	return b.String()
 }
 
-// remember notes what a run has made. A tail that an engine had to make leaves
-// no trunk; what the recipes say is all that a replay knows.
+// remember notes what a run has made. As in a registry, the newest image of a
+// unit is the one that was made last, not the one that was found again.
 func (r *Replay) remember(p *Pass) {
 	last := maps.Clone(r.last)
 	for _, s := range p.Plan.Steps {
-		if s.Action == plan.Skip {
+		if s.Action == plan.Skip || s.Action == plan.Reuse {
 			continue
 		}
-		u := p.Graph.Unit(s.Unit)
+		u, k := p.Graph.Unit(s.Unit), p.Keys[s.Unit]
 		c := candidate{keys: p.Keys}
 		r.held[p.unitRef(u, c)] = hitOf(s.Key)
-		if ref, ok := p.trunkRef(u, c); ok && s.Action != plan.Reuse {
+		if ref, ok := p.trunkRef(u, c); ok {
 			r.held[ref] = hitOf(s.TrunkKey)
 		}
-		last[s.Unit] = plan.Last{Known: true, Key: s.Key, Recipe: p.Keys[s.Unit].Unit}
+		last[s.Unit] = plan.Last{Known: true, Key: s.Key, Recipe: k.Unit}
+		t := lastTrunk{last[s.Unit], false}
+		if !k.Trunk.IsZero() {
+			t = lastTrunk{plan.Last{Known: true, Key: s.TrunkKey, Recipe: k.Trunk}, true}
+		}
+		r.trunks[s.Unit] = t
 	}
 	r.last = last
 }
