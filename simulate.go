@@ -40,7 +40,7 @@ type Replay struct {
 	platform string
 	held     map[registry.Ref]registry.Answer
 	last     map[string]plan.Last
-	trunks   map[string]plan.Last // of what may be rebased
+	trunks   map[string]lastTrunk // of what may be rebased
 	free     map[string]bool      // external images that no lock pinned
 	before   *Sketch              // what ran last, and the slots that it stood in
 	slots    string
@@ -57,7 +57,7 @@ type lastTrunk struct {
 // NewReplay starts a replay with an empty registry. Platform is the machine's:
 // "linux/amd64".
 func NewReplay(platform string) *Replay {
-	return &Replay{platform: platform, held: map[registry.Ref]registry.Answer{}, last: map[string]plan.Last{}, trunks: map[string]plan.Last{}, free: map[string]bool{}}
+	return &Replay{platform: platform, held: map[registry.Ref]registry.Answer{}, last: map[string]plan.Last{}, trunks: map[string]lastTrunk{}, free: map[string]bool{}}
 }
 
 // Sketch is a project as one tree holds it: its graph, and everything that goes
@@ -216,7 +216,7 @@ func (r *Replay) Run(s *Sketch, now time.Time, refresh bool) (*Pass, error) {
 		return r.idle, nil
 	}
 	p.answers = answers{
-		hits: map[string]plan.Hit{}, last: r.last, lastTrunks: r.trunks,
+		hits: map[string]plan.Hit{}, last: r.last, lastTrunks: map[string]plan.Last{},
 		units: map[string]registry.Answer{}, trunks: map[string]registry.Answer{},
 	}
 	for _, units := range p.groups() {
