@@ -70,6 +70,9 @@ type Config struct {
 	// EngineRef gives the name under which the engine reaches a repository; nil
 	// means under its own.
 	EngineRef func(registry.Ref) string
+	// CacheAttrs adds to the attributes of BuildKit's instruction cache that the
+	// project does not set, such as a token. They are given to the engine alone.
+	CacheAttrs map[string]string
 }
 
 // Files is a project's folder that is not on disk: the tree of a commit. Paths

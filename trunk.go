@@ -281,6 +281,11 @@ func (p *Pass) caches(u *graph.Unit) (from, to []build.Cache) {
 	if read == nil {
 		read, write = map[string]string{}, map[string]string{}
 	}
+	for attr, value := range p.Config.CacheAttrs {
+		if _, ok := c.Attrs[attr]; !ok {
+			read[attr], write[attr] = value, value
+		}
+	}
 	name := strings.TrimPrefix(lastTag(u), "strata-last-")
 	switch c.Type {
 	case "registry":

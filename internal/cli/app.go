@@ -249,6 +249,7 @@ func (a *app) config(ctx context.Context) (strata.Config, error) {
 		Project: p, Client: client, Platform: "linux/" + runtime.GOARCH, Now: a.machine.Now(),
 		Cache: filepath.Join(a.home(), "cache"), Version: v, Lock: pins, Stat: a.stat,
 		Estimate: a.estimator(p.Image), Emulated: a.emulated, Compare: a.compareCommits,
+		CacheAttrs: cacheAttrs(p.Cache.Type, a.machine.Getenv),
 	}, nil
 }
 
