@@ -242,6 +242,29 @@ func (s *sweep) dropTags(r *repoState) error {
 		}
 		s.result.Tags++
 	}
+	return s.dropBroken(r)
+}
+
+// dropBroken removes what is left of tags whose deletion a crash has cut: folders
+// that no longer say where the tag points.
+func (s *sweep) dropBroken(r *repoState) error {
+	root := repoDir(s.dir, r.name, "_manifests", "tags")
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return gone(err)
+	}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err != nil || info.ModTime().After(s.before) {
+			continue
+		}
+		if d, _, err := readLink(filepath.Join(root, entry.Name(), "current", "link")); err != nil || d != "" {
+			continue
+		}
+		if err := s.remove(filepath.Join(root, entry.Name())); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

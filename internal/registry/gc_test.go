@@ -237,3 +237,23 @@ func TestGCHolds(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What a crash has left of a tag goes.
+func TestGCClearsBrokenTags(t *testing.T) {
+	r := registrytest.New(t)
+	for _, tag := range []string{"1", "2"} {
+		r.PushImage(t, r.Inside("app:"+tag), registrytest.Image{Layers: []map[string]string{{"f": tag}}})
+	}
+	tags := filepath.Join(r.Embedded.Dir(), "docker/registry/v2/repositories/app/_manifests/tags")
+	if err := os.RemoveAll(filepath.Join(tags, "2", "current")); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.Embedded.GC(ctx, registry.GCOptions{MinAge: -1})
+	if err != nil || got.Manifests != 1 {
+		t.Errorf("collected %+v, %v", got, err)
+	}
+	left, err := os.ReadDir(tags)
+	if err != nil || len(left) != 1 || left[0].Name() != "1" {
+		t.Errorf("left are %v, %v", left, err)
+	}
+}
