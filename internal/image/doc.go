@@ -9,6 +9,11 @@
 // decided exactly is a [*NotExact], and the engine builds instead. That covers
 // what BuildKit refuses too: the engine then says why.
 //
+// [Rebase] puts an image's own blobs on another parent by reference: a three-way
+// merge of inventories, in which package databases are merged by content. It
+// takes the three images and a trace of the own layers, says which files it has
+// to see, and gives the image, or every conflict.
+//
 // Everything works on values, readers and writers. Nothing here knows a
 // registry, and the same input gives the same bytes on every machine.
 package image
