@@ -188,4 +188,3 @@ const (
 	amd = "app/linux/amd64"
 	arm = "app/linux/arm64"
 )
-
