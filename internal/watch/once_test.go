@@ -82,7 +82,8 @@ func TestPlan(t *testing.T) {
 		}
 		stop := w.start()
 		time.Sleep(time.Hour)
-		w.looks = nil
+		synctest.Wait()
+		w.set(func() { w.looks = nil })
 		st, err = Plan(t.Context(), w.config())
 		if err != nil {
 			t.Fatal(err)

@@ -63,8 +63,9 @@ type Job struct {
 
 // store is a state file and its lock.
 type store struct {
-	file string
-	lock *os.File
+	file    string
+	lock    *os.File
+	written []byte // what the file has, once it was written
 }
 
 // holder is who has the lock, as the lock file tells.
@@ -189,12 +190,16 @@ func (st *State) check() error {
 // write replaces the file; when it returns, the state is on the disk.
 func (s *store) write(st *State) error {
 	data, err := json.MarshalIndent(st, "", " ")
+	if err == nil && bytes.Equal(data, s.written) {
+		return nil
+	}
 	if err == nil {
 		err = replace(s.file, append(data, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("keeping the state of the watch: %w", err)
 	}
+	s.written = data
 	return nil
 }
 
