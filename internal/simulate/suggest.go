@@ -237,7 +237,7 @@ func (o Options) cutIdeas(base *Result, u *graph.Unit, blocks []block) []idea {
 	switch {
 	case p.Kind == spec.KindDockerfile:
 		file = strataFile
-		text := fmt.Sprintf("image: %s\ndockerfile: %s\nlayers: auto\n", p.Image, u.Dockerfile)
+		text := fmt.Sprintf("image: %q\ndockerfile: %q\nlayers: auto\n", p.Image, u.Dockerfile)
 		auto = Files{file: []byte(text)}
 		diff = strataFile + "\n" + plus(text)
 	case u.Stage: // every stage is a layer already
