@@ -223,7 +223,7 @@ func (p *pipeline) script(name string, job node, vars map[string]string, dir str
 			p.t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
-	vars["CI_PROJECT_DIR"], vars["CI_BUILDS_DIR"], vars["RUNNER_TEMP"] = project, dir, dir
+	vars["CI_PROJECT_DIR"], vars["CI_BUILDS_DIR"], vars["RUNNER_TEMP"], vars["CI_JOB_ID"] = project, dir, dir, strings.ReplaceAll(dir, "/", "-")
 	env := append(os.Environ(), "HOME="+dir, "PATH="+filepath.Join(p.host.dir, "bin")+":"+os.Getenv("PATH"))
 	for k, v := range vars {
 		env = append(env, k+"="+os.Expand(v, func(name string) string { return vars[name] }))
