@@ -109,6 +109,12 @@ func (w *world) change(unit string) {
 	}
 }
 
+// rebases gives ml a policy, and its newest trunk, which is its image.
+func (w *world) rebases(policy string) {
+	w.Units[1].OnParentChange = policy
+	w.Trunks = map[string]Last{"ml": w.Last["ml"]}
+}
+
 // lines writes a plan, a line a step.
 func lines(p Plan) string {
 	var b strings.Builder
@@ -179,6 +185,27 @@ func TestMake(t *testing.T) {
 			"base: reuse, nothing changed\nml: reuse, nothing changed\napp: build, src changed; the engine makes its last files: it is odd\n"},
 		{"an emulated platform matters where an engine runs", func(w *world) { w.Emulated["linux/arm64"] = true },
 			"base: build, never built emulated\nml: build, never built needs base emulated\napp: append, never built needs ml\n"},
+		{"a parent changed, and its child may be rebased", func(w *world) { w.built(); w.rebases(PolicyRebaseOrRebuild); w.change("base") },
+			"base: append, conf changed\nml: rebase, parent base is rebuilt; " +
+				"its own layers go on the new parent, or it is rebuilt where both changed the same needs base unless unchanged\n" +
+				"app: append, parent ml is rebuilt needs ml unless unchanged\n"},
+		{"and has to be", func(w *world) { w.built(); w.rebases(PolicyRebase); w.change("base") },
+			"base: append, conf changed\nml: rebase, parent base is rebuilt; its own layers go on the new parent needs base unless unchanged\n" +
+				"app: append, parent ml is rebuilt needs ml unless unchanged\n"},
+		{"it may be rebased, but is asked for again", func(w *world) { w.built(); w.rebases(PolicyRebase); w.change("base"); w.Rebuild["ml"] = true },
+			"base: append, conf changed\nml: build, asked to build it again needs base\napp: append, parent ml is rebuilt needs ml unless unchanged\n"},
+		{"it may be rebased, but nothing is known of its last trunk", func(w *world) {
+			w.built()
+			w.rebases(PolicyRebase)
+			w.change("base")
+			w.Trunks["ml"] = Last{Known: true}
+		}, "base: append, conf changed\nml: build, parent base is rebuilt needs base unless unchanged\napp: append, parent ml is rebuilt needs ml unless unchanged\n"},
+		{"it may be rebased, but its last trunk was made of something else", func(w *world) {
+			w.built()
+			w.rebases(PolicyRebase)
+			w.change("base")
+			w.Trunks["ml"] = w.Last["app"]
+		}, "base: append, conf changed\nml: build, parent base is rebuilt needs base unless unchanged\napp: append, parent ml is rebuilt needs ml unless unchanged\n"},
 		{"a refresh that is due", func(w *world) { w.built(); w.Due["base"] = "2026-W48" },
 			"base: reuse, nothing changed; its refresh for slot 2026-W48 is due\nml: reuse, nothing changed\napp: reuse, nothing changed\n"},
 	}
@@ -193,7 +220,7 @@ func TestMake(t *testing.T) {
 			if diff := cmp.Diff(p, Make(w.Input)); diff != "" {
 				t.Errorf("the same input gave another plan:\n%s", diff)
 			}
-			work := strings.Count(tc.want, ": build,") + strings.Count(tc.want, ": append,")
+			work := strings.Count(tc.want, ": build,") + strings.Count(tc.want, ": rebase,") + strings.Count(tc.want, ": append,")
 			if p.Work() != work {
 				t.Errorf("%d steps of work, want %d", p.Work(), work)
 			}

@@ -3,7 +3,6 @@ package plan
 import (
 	"strings"
 
-	"github.com/strata-build/strata/internal/dockerfile"
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/key"
 )
@@ -33,37 +32,29 @@ func (m *maker) rebases(u *graph.Unit) bool {
 	}
 	changes := key.Diff(last.Recipe, recipe)
 	for _, c := range changes {
-		if c.Kind != key.Changed || !m.isParent(u, c) {
+		if c.Kind != key.Changed || !isParent(u, c) {
 			return false
 		}
 	}
-	return len(changes) > 0 && m.startsOnly(u)
+	return len(changes) > 0 && startsOnly(u)
 }
 
 // isParent says whether a change is that of the image behind the FROM that the
 // trunk's stages stand on.
-func (m *maker) isParent(u *graph.Unit, c key.Change) bool {
+func isParent(u *graph.Unit, c key.Change) bool {
 	from := u.Build.Trunk.From
-	if up := m.parentOf(u, from); up != "" {
-		return c.Parent() && c.What == up
-	}
-	return c.External() && c.What == from.Name()
-}
-
-// parentOf gives the unit behind a From; "" for an external image.
-func (m *maker) parentOf(u *graph.Unit, f dockerfile.From) string {
 	for _, p := range u.Parents {
-		if p.Arg != "" && f.Context == "arg:"+p.Arg || p.Context != "" && f.Context == p.Context {
-			return p.ID
+		if p.Arg != "" && from.Context == "arg:"+p.Arg || p.Context != "" && from.Context == p.Context {
+			return c.Parent() && c.What == p.ID
 		}
 	}
-	return ""
+	return c.External() && c.What == from.Name()
 }
 
 // startsOnly says whether the trunk takes nothing from the image that it stands
 // on but by standing on it: no other FROM, COPY or mount names that image, and
 // where several stages stand on each other none is copied from.
-func (m *maker) startsOnly(u *graph.Unit) bool {
+func startsOnly(u *graph.Unit) bool {
 	t := u.Build.Trunk
 	same := 0
 	for _, f := range u.Build.Froms {
