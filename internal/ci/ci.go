@@ -80,9 +80,18 @@ func firstDifference(want File, have []byte) Drift {
 		}
 		return ""
 	}
-	i := 0
-	for i < len(w) && i < len(h) && (w[i] == h[i] || strings.HasPrefix(w[i], markStart) && strings.HasPrefix(h[i], markStart)) {
+	i, other := 0, 0 // other: the mark's line, where that differs
+	for i < len(w) && i < len(h) {
+		if w[i] != h[i] {
+			if !strings.HasPrefix(w[i], markStart) || !strings.HasPrefix(h[i], markStart) {
+				break
+			}
+			other = i
+		}
 		i++
+	}
+	if i == len(w) && i == len(h) {
+		i = other
 	}
 	return Drift{Path: want.Path, What: Differs, Line: i + 1, Have: line(h, i), Want: line(w, i)}
 }

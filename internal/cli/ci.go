@@ -106,10 +106,11 @@ func (a *app) generatorCmd(g generator) *cobra.Command {
 	return cmd
 }
 
-// changed says whether any flag of the set was given.
+// changed says whether any flag of the set was given, to whatever set it was
+// added.
 func changed(fs *pflag.FlagSet) bool {
 	given := false
-	fs.Visit(func(*pflag.Flag) { given = true })
+	fs.VisitAll(func(f *pflag.Flag) { given = given || f.Changed })
 	return given
 }
 
