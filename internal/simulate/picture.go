@@ -171,7 +171,21 @@ func (p *picture) head() {
 		p.text(x+20, 79, "", d.words)
 		x += 20 + float64(len(d.words))*letterWidth + 22
 	}
+	if p.perCol == 1 && slices.ContainsFunc(r.Rows, func(row Row) bool { return row.Scheduled }) {
+		p.triangle(x+5, 72)
+		p.text(x+16, 79, "", "a scheduled refresh")
+		for i, row := range r.Rows {
+			if row.Scheduled {
+				p.triangle(p.column(i)+(p.column(i+1)-p.column(i))/2, 86)
+			}
+		}
+	}
 	p.text(p.left+gridWidth+12, 79, "soft", "reused by commits")
+}
+
+// triangle marks a place below its tip.
+func (p *picture) triangle(x, y float64) {
+	fmt.Fprintf(p, `<path class="soft" d="M%.1f %.1fh8l-4 6z"/>`+"\n", x-4, y)
 }
 
 func (p *picture) columnWords() string {

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,12 +17,11 @@ import (
 // repo is a git repository that a test fills through git fast-import: one
 // process for any number of commits.
 type repo struct {
-	t    testing.TB
-	dir  string
-	in   bytes.Buffer
-	at   time.Time
-	n    int
-	last string // mark of the last commit
+	t   testing.TB
+	dir string
+	in  bytes.Buffer
+	at  time.Time
+	n   int
 }
 
 func newRepo(t testing.TB) *repo {
@@ -165,16 +163,5 @@ func (r *repo) history(project map[string]string, files, commits int) {
 			change["docker/cpu/Dockerfile.base"], subject = fmt.Sprintf("FROM debian:bookworm-slim\nRUN apt-get update && apt-get install -y python3 tool%d\nCOPY etc/ /etc/demo/\n", i), "the base"
 		}
 		r.commit(time.Duration(20+rnd.IntN(200))*time.Minute, subject, change)
-	}
-}
-
-func write(t testing.TB, dir, name, text string) {
-	t.Helper()
-	path := filepath.Join(dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
 	}
 }
