@@ -62,7 +62,8 @@ func (r *runner) release(ctx context.Context, res Result) (Result, error) {
 		mine = r.mine(all)
 		beside.Go(func() error { return r.claim(ctx, r.orders, mine) })
 	}
-	beside.Go(func() error { return r.keepRecord(ctx, res) })
+	planned := res
+	beside.Go(func() error { return r.keepRecord(ctx, planned) })
 	var done []Moved
 	for _, moves := range [][]move{manifests, indexes} {
 		moved, e := r.set(ctx, moves)
