@@ -307,6 +307,11 @@ func TestRebaseConflicts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			for _, span := range s.spans.take() {
+				if tt.want == "base build, ml rebase, app append" && strings.HasPrefix(span.what, "GET") && span.bytes > 100_000 {
+					t.Errorf("a rebase reads no layers: %s (%d bytes)", span.what, span.bytes)
+				}
+			}
 			if r := res.Units[1].Reason; r != "parent "+baseID+" is rebuilt"+tt.reason {
 				t.Errorf("the reason is %q, want %q", r, tt.reason)
 			}

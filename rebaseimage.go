@@ -411,6 +411,9 @@ func (m *rebasePart) push(ctx context.Context, c *registry.Client, repo registry
 	if _, err := c.PutManifest(ctx, repo.WithDigest(img.Descriptor.Digest), img.Descriptor.MediaType, img.Body); err != nil {
 		return err
 	}
+	if m.child.manifest.Annotations[annotationUnit] == "" && repo.Host != registry.EmbeddedHost {
+		return nil // no tags of ours beside an image that is not
+	}
 	_, err := keepTraced(ctx, c, repo.WithTag(inventoryTag(img.Descriptor.Digest)), m.done.Inventory, m.done.Trace)
 	return err
 }

@@ -19,7 +19,7 @@ import (
 // passFlags are the flags that planning commands share.
 type passFlags struct {
 	push, rebuild, verify, refresh, json bool
-	time                         string
+	time                                 string
 }
 
 // addTime is for the jobs of a pipeline.

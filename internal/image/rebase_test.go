@@ -353,6 +353,13 @@ func TestRebaseGuards(t *testing.T) {
 			}
 		})
 	}
+	t.Run("another system for all", func(t *testing.T) {
+		old := nothing.on(t, `{"os":"windows"}`, "a 1")
+		child, next := old.on(t, `{"os":"windows"}`, "b 1"), nothing.on(t, `{"os":"windows"}`, "a 2")
+		if _, err := Rebase(child.Side, old.Side, next.Side, child.trace, RebaseOptions{}); err == nil || err.Error() != "the image is not for Linux" {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("another history", func(t *testing.T) {
 		forged := old
 		c, err := parseConfig(old.Image.Config)

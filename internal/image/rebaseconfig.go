@@ -42,6 +42,9 @@ func rebaseConfig(child, old, new *Image) (*config, []Conflict, error) {
 	if err := samePlatform(child, old, new); err != nil {
 		return nil, nil, err
 	}
+	if !c.isLinux() {
+		return nil, nil, inexact("the image is not for Linux")
+	}
 	n := len(o.rootFS.DiffIDs)
 	if len(c.rootFS.DiffIDs) < n || !slices.Equal(c.rootFS.DiffIDs[:n], o.rootFS.DiffIDs) {
 		return nil, nil, inexact("the image's layers are not those of its old parent and more")
