@@ -45,7 +45,20 @@ type RunJob struct {
 	Dir      string        // "" is the image's
 	Network  string        // "" and "host" are the host's; "none"
 	Timeout  time.Duration // 0 is none
+	Attach   *Attach       // nil: it reads nothing, and events tell what it writes
 }
+
+// Attach is what a command reads from and writes to in place of events.
+type Attach struct {
+	Stdin          io.ReadCloser
+	Stdout, Stderr io.Writer
+	TTY            bool              // the command has a terminal, and writes to Stdout alone
+	Sizes          <-chan WindowSize // of the terminal, the first at once; may be nil
+	Started        func()            // is called when everything is there and the command about to start; may be nil
+}
+
+// WindowSize is the size of a terminal in characters.
+type WindowSize struct{ Columns, Rows int }
 
 // Job is one Dockerfile to build for one platform. It is immutable.
 type Job struct {

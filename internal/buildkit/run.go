@@ -153,6 +153,15 @@ func (c *command) start(ctx context.Context, ctr gateway.Container, config ocisp
 		Stdout: writeCloser{c},
 		Stderr: writeCloser{c},
 	}
+	if a := c.job.Attach; a != nil {
+		req.Stdin, req.Stdout, req.Tty = a.Stdin, writeCloser{a.Stdout}, a.TTY
+		if req.Stderr = nil; !a.TTY {
+			req.Stderr = writeCloser{a.Stderr}
+		}
+		if a.Started != nil {
+			a.Started()
+		}
+	}
 	if len(req.Args) == 0 {
 		req.Args = append(append([]string{}, config.Entrypoint...), config.Cmd...)
 	}
@@ -173,7 +182,9 @@ func (c *command) start(ctx context.Context, ctr gateway.Container, config ocisp
 	c.emit(event.Event{Type: event.StepStarted, Time: began, Step: name})
 	proc, err := ctr.Start(ctx, req)
 	if err == nil {
+		ended := c.followSize(ctx, proc)
 		err = proc.Wait()
+		ended()
 	}
 	var exit *gatewayapi.ExitError
 	if errors.As(err, &exit) && exit.ExitCode < gatewayapi.UnknownExitStatus {
@@ -188,6 +199,34 @@ func (c *command) start(ctx context.Context, ctr gateway.Container, config ocisp
 	}
 	c.emit(done)
 	return err
+}
+
+// followSize tells a process in a terminal how large that is, until ended is
+// called.
+func (c *command) followSize(ctx context.Context, proc gateway.ContainerProcess) (ended func()) {
+	if c.job.Attach == nil || !c.job.Attach.TTY || c.job.Attach.Sizes == nil {
+		return func() {}
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case s, ok := <-c.job.Attach.Sizes:
+				if !ok {
+					return
+				}
+				// A size that can't be set is no reason to end the command.
+				_ = proc.Resize(ctx, gateway.WinSize{Rows: uint32(max(s.Rows, 0)), Cols: uint32(max(s.Columns, 0))})
+			}
+		}
+	})
+	return func() {
+		stop()
+		done.Wait()
+	}
 }
 
 func (c *command) emit(e event.Event) {

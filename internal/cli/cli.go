@@ -211,7 +211,7 @@ func (a *app) root() *cobra.Command {
 		&cobra.Group{ID: "machine", Title: "This machine:"},
 	)
 	for group, cmds := range map[string][]*cobra.Command{
-		"main":    {a.initCmd(), a.planCmd(), a.buildCmd(), a.pullCmd(), a.lockCmd(), a.updateCmd(), a.watchCmd(), a.runCmd(), a.tagsCmd()},
+		"main":    {a.initCmd(), a.planCmd(), a.buildCmd(), a.pullCmd(), a.lockCmd(), a.updateCmd(), a.watchCmd(), a.runCmd(), a.shellCmd(), a.tagsCmd()},
 		"release": {a.publishCmd(), a.promoteCmd(), a.rollbackCmd(), a.hotfixCmd(), a.rebaseCmd(), a.pruneImagesCmd()},
 		"look":    {a.explainCmd(), a.graphCmd(), a.configCmd(), a.inventoryCmd(), a.diffCmd(), a.whyNotCmd(), a.historyCmd(), a.simulateCmd()},
 		"ci":      {a.ciCmd(), a.exportCmd()},

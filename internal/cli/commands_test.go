@@ -43,6 +43,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"shape":    cmdShape,
 	"layout":   cmdLayout,
 	"holds":    cmdHolds,
+	"typed":    cmdTyped,
 }
 
 func mustUse(ts *testscript.TestScript, ok bool, text string) {

@@ -96,7 +96,7 @@ func indexPage(root *cobra.Command) []byte {
 	for _, c := range exitCodes {
 		fmt.Fprintf(&b, "| %d | %s |\n", c.Code, c.Meaning)
 	}
-	b.WriteString("\n[strata run](strata-run.md) ends with the exit code of the command that it ran.\n")
+	b.WriteString("\n[strata run](strata-run.md) and [strata shell](strata-shell.md) end with the exit code of what they ran.\n")
 	b.WriteString(environment)
 	return []byte(b.String())
 }

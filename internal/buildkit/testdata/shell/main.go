@@ -18,9 +18,38 @@ import (
 	"mvdan.cc/sh/v3/syntax"
 )
 
+// interactive runs what comes on standard input, a statement at a time.
+func interactive() int {
+	r, err := interp.New(interp.StdIO(nil, os.Stdout, os.Stderr), interp.ExecHandlers(command))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	last := 0
+	if _, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
+		fmt.Print("$ ")
+	}
+	err = syntax.NewParser().Stmts(os.Stdin, func(s *syntax.Stmt) bool {
+		var exit interp.ExitStatus
+		last = 0
+		if err := r.Run(context.Background(), s); errors.As(err, &exit) {
+			last = int(exit)
+		}
+		return !r.Exited()
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	return last
+}
+
 func main() {
+	if len(os.Args) == 1 {
+		os.Exit(interactive())
+	}
 	if len(os.Args) < 3 || os.Args[1] != "-c" {
-		fmt.Fprintln(os.Stderr, "usage: sh -c SCRIPT")
+		fmt.Fprintln(os.Stderr, "usage: sh [-c SCRIPT]")
 		os.Exit(2)
 	}
 	script, err := syntax.NewParser().Parse(strings.NewReader(os.Args[2]), "")
@@ -54,6 +83,15 @@ func command(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 		}
 		var err error
 		switch args[0] {
+		case "stty": // size, and waits until it was told
+			for range 100 {
+				size, e := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+				if err = e; e != nil || size.Col > 0 {
+					fmt.Fprintln(c.Stdout, size.Row, size.Col)
+					break
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
 		case "cat":
 			for _, p := range args[1:] {
 				err = cat(c.Stdout, abs(p))
