@@ -108,6 +108,7 @@ type Result struct {
 	Unpinned []string    `json:"unpinned,omitempty"`
 
 	last *strata.Sketch // of the newest commit that could be planned
+	text []byte         // of the project's file there
 }
 
 // Days is how long the history is, at least one day.
@@ -261,7 +262,7 @@ func (s *simulation) run(row Row, refresh bool) error {
 	row.Costs = s.price(p)
 	s.ran = true
 	s.result.Rows = append(s.result.Rows, row)
-	s.result.last = s.sketch
+	s.result.last, s.result.text = s.sketch, s.text
 	return nil
 }
 

@@ -304,3 +304,37 @@ func TestSuggest(t *testing.T) {
 		t.Errorf("all together save %.0f s of %.0f", saved, base.Totals.Strata.Seconds)
 	}
 }
+
+// TestSuggestLayers cuts a layer that strata.yaml names.
+func TestSuggestLayers(t *testing.T) {
+	r := newRepo(t)
+	project := maps.Clone(chainProject)
+	project["app.Dockerfile"] = "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nARG TOOL=make\nRUN apt-get install -y ${TOOL}\nCOPY src/ /srv/\nRUN cd /srv && make\n"
+	r.commit(0, "one", project)
+	for i := range 6 {
+		r.commit(time.Hour, "code", map[string]string{"src/main": fmt.Sprint(i)})
+	}
+	r.write()
+	o := Options{Dir: r.dir, File: "strata.yaml", Platform: "linux/amd64"}
+	h := r.read(githistory.Range{})
+	base, err := Run(t.Context(), h, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Suggest(t.Context(), h, o, base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 1 || got[0].Saves.Strata.Seconds < 6*90 {
+		t.Fatalf("the suggestions are %+v", got)
+	}
+	want := "app.Dockerfile:5: end the stage before `COPY src/ /srv/`, and make what stands above the layer app-prepared"
+	if got[0].Title != want {
+		t.Errorf("it is %q", got[0].Title)
+	}
+	for _, line := range []string{"+  app-prepared:", "+    target: prepared", "+      prepared: layer:app-prepared", "+FROM ${BASE_IMAGE} AS prepared", "+FROM prepared"} {
+		if !strings.Contains(got[0].Diff, line+"\n") {
+			t.Errorf("there is no line %q in\n%s", line, got[0].Diff)
+		}
+	}
+}

@@ -34,7 +34,7 @@ const leastSaved = 1
 // idea is a change that may save something.
 type idea struct {
 	Suggestion
-	edit rewrite
+	edit chain
 	file string // the project's file that it asks for; "": the same
 }
 
@@ -43,6 +43,7 @@ type idea struct {
 type rewrite struct {
 	path   string
 	change func([]block) ([]block, bool)
+	text   func([]byte) ([]byte, bool) // in place of change, for what is no Dockerfile
 	others Files
 }
 
@@ -59,6 +60,9 @@ func (r rewrite) Paths() []string {
 func (r rewrite) File(path string, old []byte) ([]byte, bool) {
 	if data, ok := r.others[path]; ok {
 		return data, true
+	}
+	if r.text != nil {
+		return r.text(old)
 	}
 	blocks, ok := split(string(old))
 	if !ok || old == nil {
@@ -130,7 +134,7 @@ func Suggest(ctx context.Context, h *githistory.History, o Options, base *Result
 			return out, nil
 		}
 		best.Why += fmt.Sprintf(" Builds of units: %d instead of %d.", with.Totals.Strata.Built, base.Totals.Strata.Built)
-		out, done, base = append(out, best.Suggestion), append(done, best.edit), with
+		out, done, base = append(out, best.Suggestion), append(done, best.edit...), with
 		if best.file != "" {
 			o.File, o.Fallback = best.file, nil
 		}
@@ -139,7 +143,7 @@ func Suggest(ctx context.Context, h *githistory.History, o Options, base *Result
 
 // try replays the history with one more edit.
 func (i idea) try(ctx context.Context, h *githistory.History, o Options, done chain) (*Result, error) {
-	o.Edit = append(slices.Clone(done), i.edit)
+	o.Edit = append(slices.Clone(done), i.edit...)
 	if i.file != "" {
 		o.File, o.Fallback = i.file, nil
 	}
@@ -184,8 +188,8 @@ func (o Options) ideas(base *Result) []idea {
 					i.Units = append(i.Units, other.ID)
 				}
 			}
-			if i.edit.change != nil {
-				changed, ok := i.edit.change(blocks)
+			if change := i.edit[0].change; change != nil {
+				changed, ok := change(blocks)
 				if !ok {
 					continue
 				}
@@ -203,7 +207,7 @@ func (o Options) ideasFor(base *Result, u *graph.Unit, blocks []block) []idea {
 	add := func(title, why, check string, change func([]block) ([]block, bool)) {
 		out = append(out, idea{
 			Suggestion: Suggestion{Title: title, Why: why, Check: check},
-			edit:       rewrite{path: u.Dockerfile, change: change},
+			edit:       chain{{path: u.Dockerfile, change: change}},
 		})
 	}
 	for _, l := range laters(blocks) {
@@ -242,7 +246,7 @@ func (o Options) cutIdeas(base *Result, u *graph.Unit, blocks []block) []idea {
 		diff = strataFile + "\n" + plus(text)
 	case u.Stage: // every stage is a layer already
 	default:
-		return nil
+		return o.layerIdeas(base, u, blocks)
 	}
 	var out []idea
 	if len(u.File.Stages()) > 1 && file != "" {
@@ -251,7 +255,7 @@ func (o Options) cutIdeas(base *Result, u *graph.Unit, blocks []block) []idea {
 				Title: fmt.Sprintf("make each stage of %s a layer", u.Dockerfile), Diff: diff, Text: string(base.last.Dockerfile(u.Dockerfile)),
 				Why: "A stage that did not change is then found in the registry by itself.",
 			},
-			edit: rewrite{others: auto}, file: file,
+			edit: chain{{others: auto}}, file: file,
 		})
 	}
 	for _, c := range cuts(blocks) {
@@ -260,7 +264,7 @@ func (o Options) cutIdeas(base *Result, u *graph.Unit, blocks []block) []idea {
 				Title: fmt.Sprintf("%s:%d: end the stage before `%s`, and make what stands above a layer", u.Dockerfile, c.before.line, brief(c.before)), Diff: diff,
 				Why: "What stands above is then found in the registry by itself, whatever is copied below.",
 			},
-			edit: rewrite{path: u.Dockerfile, change: c.apply, others: auto}, file: file,
+			edit: chain{{path: u.Dockerfile, change: c.apply, others: auto}}, file: file,
 		})
 	}
 	return out
