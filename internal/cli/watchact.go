@@ -120,7 +120,7 @@ func (a *app) rebuild(ctx context.Context, f watchFlags, units []string, change 
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d built, %d appended, %d reused in %s", count(res, plan.Build), count(res, plan.Append),
+	return fmt.Sprintf("%d built, %s%d appended, %d reused in %s", count(res, plan.Build), ifAny(count(res, plan.Rebase), "rebased"), count(res, plan.Append),
 		count(res, plan.Reuse), where(p)), closeErr
 }
 

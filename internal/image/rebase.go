@@ -79,6 +79,8 @@ type Rebasing struct {
 	merges          []merge  // files to merge by content
 	restores        []string // paths at which the new parent's entry counts again
 	drops           []string // paths that are taken away: caches that would be stale
+	carried         []string // what the merge layer of the last rebase holds and still counts
+	replaces        bool     // that layer is left out, since a new one holds all of it
 }
 
 // merge is a file that both sides changed and that can be merged by content.
@@ -131,6 +133,7 @@ func Rebase(child, old, new Side, trace *inventory.Trace, o RebaseOptions) (*Reb
 		return nil, err
 	}
 	r.conflicts = append(r.conflicts, conflicts...)
+	r.carry()
 	return r, nil
 }
 
@@ -142,6 +145,7 @@ type Rebased struct {
 	Layer     *Blob            // what was merged; nil when nothing had to be
 	Data      []byte           // the blob of Layer
 	Merged    []string         // paths that were merged by content: "/var/lib/dpkg/status"
+	Replaces  bool             // Layer stands in place of the child's last one, which an earlier rebase made
 }
 
 // contents of the files of the three sides, by path; a file that is not there
@@ -192,7 +196,8 @@ func (r *Rebasing) Finish(child, old, new map[string][]byte) (*Rebased, error) {
 	if err != nil {
 		return nil, inexact("%s", err)
 	}
-	out := &Rebased{Inventory: inv, Trace: &inventory.Trace{Blobs: r.trace.Blobs, Touched: r.trace.Touched, Hidden: r.trace.Hidden, Files: l.files}}
+	out := &Rebased{Inventory: inv, Replaces: r.replaces}
+	out.Trace = &inventory.Trace{Blobs: r.trace.Blobs, Touched: r.trace.Touched, Hidden: r.trace.Hidden, Files: l.files, Merge: r.trace.Merge}
 	for p, data := range r.trace.Files {
 		if _, ok := l.files[p]; !ok && inventory.Kept(p) {
 			l.files[p] = data
@@ -204,15 +209,20 @@ func (r *Rebasing) Finish(child, old, new map[string][]byte) (*Rebased, error) {
 		}
 	}
 	out.Merged = l.merged
-	n := len(r.old.Image.Manifest.Layers)
-	layers := append(slices.Clone(r.new.Image.Manifest.Layers), r.child.Image.Manifest.Layers[n:]...)
+	own := r.child.Image.Manifest.Layers[len(r.old.Image.Manifest.Layers):]
 	c := r.config.clone()
+	if r.replaces {
+		own = own[:len(own)-1]
+		c.rootFS.DiffIDs = c.rootFS.DiffIDs[:len(c.rootFS.DiffIDs)-1]
+		c.history = c.history[:len(c.history)-1]
+	}
+	layers := append(slices.Clone(r.new.Image.Manifest.Layers), own...)
 	when := epochTime(r.options.SourceDateEpoch)
 	c.balance(when)
 	if out.Layer != nil {
 		layers = append(layers, out.Layer.Descriptor)
 		c.rootFS.DiffIDs = append(c.rootFS.DiffIDs, out.Layer.DiffID)
-		c.record("strata rebase: merge "+strings.Join(l.names(), " "), true, when)
+		c.record(mergeHistory+strings.Join(l.names(), " "), true, when)
 	}
 	c.setCreated(when)
 	if out.Image, err = assemble(c, layers, r.child.Image.Manifest.Annotations); err != nil {

@@ -155,6 +155,9 @@ func rebase(t *testing.T, child, old, next built) (*Rebased, error) {
 		return nil, err
 	}
 	all := append(slices.Clone(next.layers), child.layers[len(old.layers):]...)
+	if done.Replaces {
+		all = all[:len(all)-1]
+	}
 	if done.Layer != nil {
 		all = append(all, done.Data)
 	}
@@ -383,32 +386,62 @@ func TestRebaseGuards(t *testing.T) {
 	})
 }
 
-// An image can be rebased again and again, with what was merged before.
-func TestRebaseTwice(t *testing.T) {
-	const head = "var/\nvar/lib/\nvar/lib/dpkg/\nvar/lib/dpkg/status "
+// An image can be rebased again and again, with what was merged before, and its
+// layers do not pile up.
+func TestRebaseAgainAndAgain(t *testing.T) {
 	status := func(versions ...string) string {
 		var b strings.Builder
 		for i, v := range versions {
-			if v != "" {
-				b.WriteString(`Package: ` + string(rune('a'+i)) + `\nStatus: install ok installed\nArchitecture: amd64\nVersion: ` + v + `\n\n`)
-			}
+			b.WriteString("Package: " + string(rune('a'+i)) + `\nStatus: install ok installed\nArchitecture: amd64\nVersion: ` + v + `\n\n`)
 		}
 		return b.String()
 	}
-	first := nothing.on(t, `{}`, head+status("1", "1"))
-	child := first.on(t, `{}`, "var/lib/dpkg/status "+status("1", "1", "7"))
-	second := nothing.on(t, `{}`, head+status("2", "1"))
-	done, err := rebase(t, child, first, second)
-	if err != nil {
-		t.Fatal(err)
+	const head = "x/\nx/__pycache__/\nvar/\nvar/lib/\nvar/lib/dpkg/\nvar/cache/\nvar/cache/apt/\nvar/cache/apt/pkgcache.bin 1\n"
+	parents := []struct{ files, status, more string }{
+		{"x/m.py 1", status("1", "1"), "1"},
+		{"x/m.py 1", status("2", "1"), "1"}, // merged
+		{"x/m.py 2", status("2", "1"), "1"}, // carried, and compiled Python goes
+		{"x/m.py 2", status("2", "5"), "2"}, // merged again, and a file is restored
+		{"x/m.py 2\ny 1", status("2", "5"), "2"},
+		{"x/m.py 2\ny 1", status("6", "5"), "3"},
 	}
-	again := built{Side: Side{done.Image, done.Inventory}, trace: done.Trace, layers: append(append(slices.Clone(second.layers), child.layers[1:]...), done.Data)}
-	third := nothing.on(t, `{}`, head+status("3", "4"))
-	if done, err = rebase(t, again, second, third); err != nil {
-		t.Fatal(err)
+	parent := func(i int) built {
+		p := parents[i]
+		return nothing.on(t, `{}`, head+p.files+"\nmore "+p.more+"\nvar/lib/dpkg/status "+p.status)
 	}
-	want := strings.ReplaceAll(status("3", "4", "7"), `\n`, "\n")
-	if got := string(done.Trace.Files["var/lib/dpkg/status"]); got != want {
-		t.Errorf("the database is\n%s", got)
+	old := parent(0)
+	child := old.on(t, `{}`, "x/__pycache__/m.cpython-311.pyc 1\nmore 1", "var/cache/apt/pkgcache.bin 2\nvar/lib/dpkg/status "+status("1", "1", "7"))
+	for i := 1; i < len(parents); i++ {
+		next := parent(i)
+		done, err := rebase(t, child, old, next)
+		if err != nil {
+			t.Fatalf("parent %d: %v", i, err)
+		}
+		if n := len(done.Image.Layers()); n != 4 {
+			t.Errorf("parent %d: the image has %d layers, want the parent's, two of its own and what was merged", i, n)
+		}
+		c, err := parseConfig(done.Image.Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(c.history) != 4 || len(c.rootFS.DiffIDs) != 4 {
+			t.Errorf("parent %d: the history has %d entries for %d layers", i, len(c.history), len(c.rootFS.DiffIDs))
+		}
+		want := strings.ReplaceAll(parents[i].status+status("1", "1", "7")[len(status("1", "1")):], `\n`, "\n")
+		for p, text := range map[string]string{"var/lib/dpkg/status": want, "more": parents[i].more, "var/cache/apt/pkgcache.bin": ""} {
+			e := done.Inventory.Lookup(p)
+			if (e.Kind == inventory.None) != (text == "") || text != "" && e.Digest() != digest.FromString(text) {
+				t.Errorf("parent %d: %s is %s, want %q", i, p, &e, text)
+			}
+		}
+		if gone := done.Inventory.Lookup("x/__pycache__/m.cpython-311.pyc").Kind == inventory.None; gone != (i > 1) {
+			t.Errorf("parent %d: compiled Python is gone: %t", i, gone)
+		}
+		own := slices.Clone(child.layers[1:])
+		if done.Replaces {
+			own = own[:len(own)-1]
+		}
+		child = built{Side: Side{done.Image, done.Inventory}, trace: done.Trace, layers: append(append(slices.Clone(next.layers), own...), done.Data)}
+		old = next
 	}
 }

@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,6 +19,47 @@ type mergeLayer struct {
 	merged  []string          // paths, "/var/lib/dpkg/status"
 	files   map[string][]byte // contents of what is merged, by path
 	gone    []string
+}
+
+// mergeHistory begins the history entry of a merge layer.
+const mergeHistory = "strata rebase: merge "
+
+// carry finds out whether the child's last layer is one that an earlier rebase
+// made, and whether a new one can hold all that it holds: then it is left out,
+// so that layers do not pile up.
+func (r *Rebasing) carry() {
+	if r.trace.Merge == nil || len(r.trace.Blobs) == 0 || len(r.config.history) == 0 {
+		return
+	}
+	last := r.config.history[len(r.config.history)-1]
+	if last.EmptyLayer || !strings.HasPrefix(last.CreatedBy, mergeHistory) {
+		return
+	}
+	done := map[string]bool{}
+	for _, m := range r.merges {
+		done[m.path] = true
+	}
+	for _, p := range append(slices.Clone(r.restores), r.drops...) {
+		done[p] = true
+	}
+	top := len(r.child.Inventory.Blobs()) - 1
+	var carried []string
+	for e := range r.child.Inventory.All() {
+		if e.Blob != top || done[e.Path] {
+			continue
+		}
+		data, ok := r.trace.Files[e.Path]
+		if e.Kind == inventory.File && (!ok || sha256.Sum256(data) != e.Content) || e.Path == "" {
+			return
+		}
+		carried = append(carried, e.Path)
+	}
+	for _, p := range r.trace.Merge.Gone {
+		if !done[p] && r.child.Inventory.Lookup(p).Kind == inventory.None {
+			r.drops = append(r.drops, p)
+		}
+	}
+	r.carried, r.replaces = carried, true
 }
 
 // names gives what the layer holds, for the history.
@@ -61,6 +103,14 @@ func (r *Rebasing) layer(c contents) (*mergeLayer, []Conflict) {
 				continue
 			}
 			n.content, l.files[p] = literal(data), data
+		}
+		nodes[p] = n
+	}
+	for _, p := range r.carried {
+		e := r.child.Inventory.Lookup(p)
+		n := nodeOf(e)
+		if e.Kind == inventory.File {
+			n.content, l.files[p] = literal(r.trace.Files[p]), r.trace.Files[p]
 		}
 		nodes[p] = n
 	}
@@ -169,6 +219,14 @@ func (l *mergeLayer) write(r *Rebasing, out *Rebased) error {
 		return err
 	}
 	out.Layer, out.Data = blob, buf.Bytes()
-	out.Trace = out.Trace.Join(&inventory.Trace{Blobs: []digest.Digest{blob.Descriptor.Digest}, Touched: l.gone, Hidden: l.gone, Files: l.files})
+	if r.replaces {
+		if out.Inventory, err = out.Inventory.Without(len(out.Inventory.Blobs()) - 2); err != nil {
+			return err
+		}
+		out.Trace.Blobs = out.Trace.Blobs[:len(out.Trace.Blobs)-1]
+	}
+	out.Trace = out.Trace.Join(&inventory.Trace{
+		Blobs: []digest.Digest{blob.Descriptor.Digest}, Touched: l.gone, Hidden: l.gone, Files: l.files, Merge: &inventory.Merge{Gone: l.gone},
+	})
 	return nil
 }

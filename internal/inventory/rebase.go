@@ -109,6 +109,24 @@ func (o *Own) On(base *Inventory) (*Inventory, error) {
 	return v, nil
 }
 
+// Without gives the inventory without a blob that nothing is left of: every path
+// that it brought is another blob's now.
+func (v *Inventory) Without(blob int) (*Inventory, error) {
+	if blob < 0 || blob >= len(v.blobs) {
+		return nil, fmt.Errorf("leaving out blob %d of %d: it is not there", blob, len(v.blobs))
+	}
+	out := &Inventory{entries: slices.Clone(v.entries), blobs: slices.Delete(slices.Clone(v.blobs), blob, blob+1), small: v.small, passwd: v.passwd, group: v.group}
+	for i := range out.entries {
+		switch e := &out.entries[i]; {
+		case e.Blob == blob:
+			return nil, fmt.Errorf("leaving out blob %d: it holds %q", blob, "/"+e.Path)
+		case e.Blob > blob:
+			e.Blob--
+		}
+	}
+	return out, nil
+}
+
 // accountOf is account with what two inventories know.
 func (v *Inventory) accountOf(path string, known ...Account) Account {
 	seen := map[[32]byte][]byte{}

@@ -27,6 +27,13 @@ type Trace struct {
 	Touched []string          // paths that they wrote, removed or linked to, and that are not their own in the end
 	Hidden  []string          // paths below which nothing of the base can be seen through them
 	Files   map[string][]byte // contents by path; see [Kept]
+	Merge   *Merge            // of the last own layer, where a rebase made it; nil otherwise
+}
+
+// Merge says that a layer holds nothing but what a rebase had to merge, so that
+// the next one can make another in its place.
+type Merge struct {
+	Gone []string `json:"gone"` // paths that it takes away
 }
 
 // Kept says whether a file's content is kept in a trace: package databases and
@@ -100,7 +107,7 @@ func traceOf(n int, v *Inventory, lists []*layerList) *Trace {
 
 // Join gives the trace of what stands on the layers of a trace: those of both.
 func (t *Trace) Join(upper *Trace) *Trace {
-	out := &Trace{Blobs: append(slices.Clone(t.Blobs), upper.Blobs...), Files: maps.Clone(t.Files)}
+	out := &Trace{Blobs: append(slices.Clone(t.Blobs), upper.Blobs...), Files: maps.Clone(t.Files), Merge: upper.Merge}
 	if out.Files == nil {
 		out.Files = map[string][]byte{}
 	}
@@ -122,6 +129,7 @@ type traceHead struct {
 	Blobs   []digest.Digest `json:"blobs"`
 	Touched []string        `json:"touched,omitempty"`
 	Hidden  []string        `json:"hidden,omitempty"`
+	Merge   *Merge          `json:"merge,omitempty"`
 }
 
 const (
@@ -133,7 +141,7 @@ const (
 // Encode writes the trace: a tar archive of the head and the files, compressed
 // by zstd. The same trace gives the same bytes.
 func (t *Trace) Encode(w io.Writer) error {
-	head, err := json.Marshal(traceHead{1, t.Blobs, t.Touched, t.Hidden})
+	head, err := json.Marshal(traceHead{1, t.Blobs, t.Touched, t.Hidden, t.Merge})
 	if err != nil {
 		return fmt.Errorf("encoding a trace: %w", err)
 	}
@@ -209,7 +217,7 @@ func readTrace(r io.Reader) (*Trace, error) {
 			if head.Version != 1 {
 				return nil, fmt.Errorf("its version is %d", head.Version)
 			}
-			t = &Trace{Blobs: head.Blobs, Touched: head.Touched, Hidden: head.Hidden, Files: map[string][]byte{}}
+			t = &Trace{Blobs: head.Blobs, Touched: head.Touched, Hidden: head.Hidden, Merge: head.Merge, Files: map[string][]byte{}}
 		case isFile && cleanPath(name):
 			t.Files[name] = data
 		default:

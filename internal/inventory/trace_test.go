@@ -77,6 +77,7 @@ func TestTraceIsReadBack(t *testing.T) {
 	want := &Trace{
 		Blobs: []digest.Digest{digest.FromString("x")}, Touched: []string{"a", "b\n"}, Hidden: []string{"b"},
 		Files: map[string][]byte{"var/lib/dpkg/status": []byte("Package: a\n"), "etc/apk/world": {}},
+		Merge: &Merge{Gone: []string{"c"}},
 	}
 	var b, again bytes.Buffer
 	if err := want.Encode(&b); err != nil {
