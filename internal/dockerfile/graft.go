@@ -160,17 +160,34 @@ func (w *grafter) raw(in *instr) string {
 	lines := w.lines[in.line-1 : in.end]
 	last := in.end == len(w.lines) || len(bytes.TrimSpace(bytes.Join(w.lines[in.end:], nil))) == 0
 	if last && len(in.node.Heredocs) == 0 {
-		for len(lines) > 1 && isFiller(lines[len(lines)-1]) {
-			lines = lines[:len(lines)-1]
-		}
-		text := strings.TrimRight(string(bytes.Join(lines, nil)), " \t\r\n")
-		return strings.TrimSuffix(text, string(w.file.escape)) + "\n" // the file ends, so nothing is continued
+		return uncontinued(lines, string(w.file.escape))
 	}
 	text := string(bytes.Join(lines, nil))
 	if !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}
 	return text
+}
+
+// uncontinued gives the last instruction of a file without what continues it:
+// there nothing follows, but here another one does.
+func uncontinued(lines [][]byte, escape string) string {
+	for {
+		for len(lines) > 1 && isFiller(lines[len(lines)-1]) {
+			lines = lines[:len(lines)-1]
+		}
+		text := strings.TrimRight(string(lines[len(lines)-1]), "\r\n")
+		short, ok := strings.CutSuffix(strings.TrimRight(text, " \t"), escape)
+		switch {
+		case !ok || strings.HasSuffix(short, escape): // two of them continue nothing
+		case len(lines) > 1 && strings.TrimSpace(short) == "":
+			lines = lines[:len(lines)-1]
+			continue
+		default:
+			text = short
+		}
+		return string(bytes.Join(lines[:len(lines)-1], nil)) + text + "\n"
+	}
 }
 
 func isFiller(line []byte) bool {

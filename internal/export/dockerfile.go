@@ -292,7 +292,7 @@ func (m *monolith) note(format string, args ...any) {
 	m.notes = append(m.notes, fmt.Sprintf(format, args...))
 }
 
-var renamed = regexp.MustCompile(` ?--from=\S+|,from=[^,\s]+|from=[^,\s]+,| ?--network=\S+`)
+var renamed = regexp.MustCompile(` ?--from=\S+|,?from=[^,\s]+,?| ?--network=\S+`)
 
 // verify reads the text back: every instruction of every unit has to be in it.
 func (m *monolith) verify() error {
