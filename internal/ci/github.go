@@ -68,14 +68,14 @@ type login struct{ Host, Username, Password string }
 type page struct {
 	*Model
 	GitHubOptions
-	Runner, Flags, Ref   string
-	Refresh, CleanupCron string
-	Reusable, CheckPlan  string
-	Stages               []int
-	Logins               []login
-	Inputs               []string // of the action: names of secrets in lower case
-	Env                  []string // names of secrets that builds take from the environment
-	Emulated, Buildx     bool
+	Runner, Flags, Ref     string
+	Refresh, CleanupCron   string
+	Reusable, CheckPlan    string
+	Stages                 []int
+	Logins                 []login
+	Inputs                 []string // of the action: names of secrets in lower case
+	Env                    []string // names of secrets that builds take from the environment
+	Emulated, Buildx, GHCR bool
 
 	Layer Layer    // of layer.yml
 	Name  string   // of app.yml
@@ -107,6 +107,7 @@ func (m *Model) page(o GitHubOptions) page {
 		Runner:  runsOn(Labels(m.Runners, GitHubRunners)("linux/amd64")),
 		Refresh: "${{ inputs.refresh }}", CleanupCron: cleanupCron, Reusable: "strata.yml", CheckPlan: "plan", Env: m.Secrets,
 		Emulated: m.Emulated(GitHubRunners), Buildx: m.Cache == "gha" || m.Cache == "s3",
+		GHCR: slices.Contains(m.Registries, "ghcr.io"),
 	}
 	if m.File != "" && m.File != string(spec.KindStrata) {
 		p.Flags = " -f " + m.File

@@ -123,6 +123,7 @@ func TestGitHubPipelines(t *testing.T) {
 	t.Run("pull request", func(t *testing.T) { h.pullRequest(t) })
 	t.Run("a runner dies", func(t *testing.T) { h.dies(t) })
 	t.Run("two at once", func(t *testing.T) { h.twoAtOnce(t) })
+	t.Run("cleanup", func(t *testing.T) { h.cleanup(t) })
 	t.Run("a test in the image", func(t *testing.T) { h.gate(t) })
 }
 
@@ -216,6 +217,23 @@ func (h *host) twoAtOnce(t *testing.T) {
 		t.Error("two pipelines at once have not moved latest-cpu")
 	}
 	h.check("after the two", h.run("strata-app.yml", main), want())
+}
+
+// The cleanup leaves what is needed, and says what it would do when it is started
+// by hand.
+func (h *host) cleanup(t *testing.T) {
+	const workflow = "strata-cleanup.yml"
+	before := h.tag("latest-cpu")
+	o := h.run(workflow, event{name: "workflow_dispatch", payload: map[string]any{"inputs": map[string]any{"apply": "false"}}})
+	h.check("a cleanup by hand", o, []string{"Remove old images"})
+	if w := writes(o); len(w) > 0 {
+		t.Errorf("a cleanup by hand wrote into the registry: %s", w)
+	}
+	h.check("a cleanup", h.run(workflow, event{name: "schedule", payload: map[string]any{"schedule": "17 3 * * 0"}}), []string{"Remove old images"})
+	if h.tag("latest-cpu") != before {
+		t.Error("the cleanup has moved a tag")
+	}
+	h.check("after the cleanup", h.run("strata-app.yml", main), want())
 }
 
 // A test that runs in the image runs on the unit's own runner, and once.
