@@ -276,6 +276,21 @@ func TestBakeIsReadBack(t *testing.T) {
 	}
 }
 
+func TestNotInAMakefile(t *testing.T) {
+	for _, files := range []string{
+		"-- strata.yaml --\nimage: x\nargs: {A: \"one\\ntwo\"}\nlayers: {app: {dockerfile: app}}\n-- app --\nFROM debian\nARG A\nRUN echo $A\n",
+		"-- docker-bake.hcl --\ntarget \"default\" {\n  dockerfile-inline = \"FROM debian\\nRUN a\"\n  tags = [\"x:1\"]\n}\n",
+	} {
+		in := load(t, project(files), Release)
+		if _, err := in.Make(in.Graph.Units); err == nil || !strings.Contains(diag.HintOf(err), "strata export bake") {
+			t.Errorf("%q: got %v, hint %q", files, err, diag.HintOf(err))
+		}
+		if f := in.Bake(in.Graph.Units); !strings.Contains(string(f.Data), `\n`) {
+			t.Errorf("the bake file has lost a line break:\n%s", f.Data)
+		}
+	}
+}
+
 func TestMakeTargetsOfSeveralLeaves(t *testing.T) {
 	in := load(t, project("-- strata.yaml --\nimage: x\nvariants: {cpu: {}, gpu: {}}\nlayers:\n  base: {dockerfile: d}\n  web: {parent: base, dockerfile: c}\n  job: {parent: base, dockerfile: c, only: [cpu]}\n-- d --\nFROM debian\n-- c --\nFROM base\n"), Release)
 	var got []string

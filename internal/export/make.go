@@ -76,6 +76,14 @@ func (in Input) Make(units []*graph.Unit) (File, error) {
 				return File{}, diag.Hint(fmt.Errorf("writing a Makefile: the Dockerfile of %s stands in the bake file", u.ID),
 					"give it a file of its own, or use strata export bake")
 			}
+			for _, values := range []map[string]string{u.Args, u.Labels} {
+				for name, value := range values {
+					if strings.ContainsAny(value, "\r\n") {
+						return File{}, diag.Hint(fmt.Errorf("writing a Makefile: the value of %s, for %s, has a line break", name, u.ID),
+							"use strata export bake")
+					}
+				}
+			}
 			m.of[u.ID] = t
 		}
 	}
