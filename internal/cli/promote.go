@@ -84,8 +84,8 @@ last record that still counts. With --to, it goes to what stood after that recor
 further back or forth again.
 
 Nothing moves unless all that the tags will point to is still there, and unless they
-are where the last record has left them. When rollback is killed, the same command
-again finishes it and does not go back twice.
+are where the last record has left them. When rollback is killed before it is done,
+the same command again finishes it and does not go back twice.
 
 ` + exitCodesHelp(),
 		Example: `  strata rollback stable --push
@@ -133,6 +133,9 @@ func (a *app) moveTags(ctx context.Context, f moveFlags, move func(context.Conte
 	c.Push, c.Force = f.push, f.force
 	got, err := move(ctx, c, a.moveOptions(f.dryRun))
 	a.afterMove(c, got, f.dryRun)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = diag.Hint(cause, "the same command again goes on where this one has ended")
+	}
 	if err != nil {
 		return err
 	}
