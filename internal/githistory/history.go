@@ -40,7 +40,7 @@ type Commit struct {
 type History struct {
 	Commits  []Commit // the oldest first
 	Prefix   string   // folder of the project from the repository's root, "." for the root
-	Branch   string   // "" when no branch is checked out
+	Line     string   // what was asked for, or the branch that is checked out; "" when there is none
 	Shallow  bool     // older commits are not in this clone
 	Older    int      // commits of the same line that the bounds leave out
 	Unsorted int      // commits that claim to be older than their parent
@@ -110,8 +110,9 @@ func (h *History) read(ctx context.Context, dir string, r Range) error {
 	}
 	shallow, prefix, _ := strings.Cut(out, "\n")
 	h.Shallow, h.Prefix = shallow == "true", clean(prefix)
-	if branch, err := output(ctx, dir, "symbolic-ref", "--quiet", "--short", "HEAD"); err == nil {
-		h.Branch = branch
+	h.Line = r.Rev
+	if branch, err := output(ctx, dir, "symbolic-ref", "--quiet", "--short", "HEAD"); err == nil && r.Rev == "" {
+		h.Line = branch
 	}
 	from, to, err := ends(ctx, dir, r.Rev)
 	if err != nil {

@@ -294,8 +294,8 @@ func TestOddClones(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if h.Branch != "" || h.Prefix != "sub" || len(h.Commits) != 4 {
-			t.Errorf("branch %q, prefix %q, %d commits", h.Branch, h.Prefix, len(h.Commits))
+		if h.Line != "" || h.Prefix != "sub" || len(h.Commits) != 4 {
+			t.Errorf("line %q, prefix %q, %d commits", h.Line, h.Prefix, len(h.Commits))
 		}
 		if text, err := fs.ReadFile(h.Commits[3].Tree.FS(h.Prefix), "dir/../../b"); err != nil || string(text) != "b" {
 			t.Errorf("above the folder: %q, %v", text, err)

@@ -16,7 +16,7 @@ func (s *simulation) notes() []string {
 	if h.Shallow {
 		add("The clone is shallow: no more than these %s of the line are here. `git fetch --unshallow` gets the rest.", plural(len(h.Commits)+h.Older, "commit"))
 	}
-	if h.Branch == "" {
+	if h.Line == "" {
 		add("HEAD is detached: the line that ends in %s was read.", short(h.Commits[len(h.Commits)-1].ID))
 	}
 	if h.Unsorted > 0 {

@@ -93,7 +93,7 @@ type Skip struct {
 // Result is what a replay found.
 type Result struct {
 	Project  string      `json:"project"`
-	Branch   string      `json:"branch,omitempty"`
+	Line     string      `json:"line,omitempty"` // branch, revision or range that was replayed
 	First    time.Time   `json:"first"`
 	Last     time.Time   `json:"last"`
 	Commits  int         `json:"commits"`
@@ -130,7 +130,7 @@ func Run(ctx context.Context, h *githistory.History, o Options) (*Result, error)
 	s := &simulation{
 		ctx: ctx, options: o, history: h, trees: newTrees(h.Prefix, o.Edit),
 		replay: strata.NewReplay(o.Platform), prices: newPrices(o.Estimates), docker: newDocker(),
-		result: &Result{Branch: h.Branch, Commits: len(h.Commits), First: h.Commits[0].Time, Last: h.Commits[len(h.Commits)-1].Time},
+		result: &Result{Line: h.Line, Commits: len(h.Commits), First: h.Commits[0].Time, Last: h.Commits[len(h.Commits)-1].Time},
 	}
 	if err := s.firstLock(); err != nil {
 		return nil, err
@@ -320,7 +320,7 @@ func (s *simulation) read(c githistory.Commit, changed []string, moved bool) err
 	project := s.project
 	if s.isVersioned {
 		s.versioned++
-		project = project.With(spec.Release{Version: c.ID[:12], Sha: c.ID[:12], Branch: s.history.Branch})
+		project = project.With(spec.Release{Version: c.ID[:12], Sha: c.ID[:12], Branch: s.history.Line})
 	}
 	sketch, err := s.replay.Read(s.ctx, project, s.pins, s.trees, before)
 	if err != nil {

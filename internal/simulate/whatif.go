@@ -90,8 +90,8 @@ func (r *Result) Headline() string {
 		}
 	}
 	text := r.Project
-	if r.Branch != "" {
-		text += ", " + r.Branch
+	if r.Line != "" {
+		text += ", " + r.Line
 	}
 	text += fmt.Sprintf(": %s in %s", plural(r.Commits, "commit"), plural(int(r.Days()+0.5), "day"))
 	if n := r.Commits - r.Planned(); n > 0 {
