@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	strata "github.com/strata-build/strata"
+
 	"github.com/strata-build/strata/internal/githistory"
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/record"
@@ -335,6 +337,69 @@ func TestSuggestLayers(t *testing.T) {
 	for _, line := range []string{"+  app-prepared:", "+    target: prepared", "+      prepared: layer:app-prepared", "+FROM ${BASE_IMAGE} AS prepared", "+FROM prepared"} {
 		if !strings.Contains(got[0].Diff, line+"\n") {
 			t.Errorf("there is no line %q in\n%s", line, got[0].Diff)
+		}
+	}
+}
+
+// TestDocker says which instructions the cache model runs again.
+func TestDocker(t *testing.T) {
+	const file = "ARG TAG=1\nFROM debian:$TAG AS base\nRUN apt-get install -y x\nFROM base AS build\nWORKDIR /w\nARG MODE=a\nCOPY src /w\nRUN make $MODE\n" +
+		"FROM base\nENV A=b\nCOPY etc /etc/demo\nRUN chmod -R a+r /etc/demo\nCOPY --from=build /w/out /out\nLABEL v=1\nCMD [\"/out\"]\n"
+	project := map[string]string{
+		"strata.yaml": "image: demo\nplatforms: [linux/amd64]\nlayers:\n  app: {dockerfile: Dockerfile}\n",
+		"Dockerfile":  file, "src/a": "1\n", "etc/b": "1\n",
+	}
+	edit := func(old, new string) map[string]string {
+		return map[string]string{"Dockerfile": strings.Replace(file, old, new, 1)}
+	}
+	steps := []struct {
+		files map[string]string
+		want  string
+	}{
+		{project, "RUN apt-get, WORKDIR, COPY src, RUN make, COPY etc, RUN chmod, COPY --from"},
+		{map[string]string{"src/a": "2\n"}, "COPY src, RUN make, COPY --from"},
+		{map[string]string{"etc/b": "2\n"}, "COPY etc, RUN chmod, COPY --from"},
+		{edit("MODE=a", "MODE=c"), "COPY src, RUN make, COPY --from"}, // an ARG stands before what follows it
+		{edit("v=1", "v=2"), ""},
+		{edit("A=b", "A=c"), "COPY etc, RUN chmod, COPY --from"},
+		{edit("x\n", "x # a comment of the shell\n"), "RUN apt-get, WORKDIR, COPY src, RUN make, COPY etc, RUN chmod, COPY --from"},
+		{edit("", ""), ""}, // as before
+		{edit("TAG=1", "TAG=2"), "RUN apt-get, WORKDIR, COPY src, RUN make, COPY etc, RUN chmod, COPY --from"},
+		{edit("", "# A comment.\n"), ""},
+	}
+	r := newRepo(t)
+	for i, s := range steps {
+		r.commit(time.Hour, fmt.Sprint(i), s.files)
+	}
+	r.write()
+	h := r.read(githistory.Range{})
+	s := &simulation{
+		ctx: t.Context(), options: Options{Dir: r.dir, File: "strata.yaml", Platform: "linux/amd64"}, history: h, trees: newTrees(".", nil),
+		replay: strata.NewReplay("linux/amd64"), docker: newDocker(),
+	}
+	for i, c := range h.Commits {
+		changed, moved, err := s.trees.next(c)
+		if err == nil {
+			err = s.read(c, changed, moved)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := s.replay.Run(s.sketch, c.Time, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ran []string
+		for _, v := range s.docker.run(p, s.sketch).vertices["app/linux/amd64"] {
+			if words := strings.Fields(v.text); !v.hit && words[0] == "WORKDIR" {
+				ran = append(ran, words[0])
+			} else if !v.hit {
+				second, _, _ := strings.Cut(words[1], "=")
+				ran = append(ran, words[0]+" "+second)
+			}
+		}
+		if got := strings.Join(ran, ", "); got != steps[i].want {
+			t.Errorf("commit %d runs\n  %s\nwant\n  %s", i, got, steps[i].want)
 		}
 	}
 }
