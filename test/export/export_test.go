@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,7 +88,10 @@ func (b *bench) serve(t *testing.T) {
 func (b *bench) startEngine(t *testing.T, program string) {
 	t.Helper()
 	config := filepath.Join(b.dir, "buildkitd.toml")
-	text := fmt.Sprintf("[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n", b.host+"/docker.io", b.host)
+	cgroup := filepath.Base(b.dir)
+	text := fmt.Sprintf("[worker.oci]\n  defaultCgroupParent = %q\n[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n",
+		"/"+cgroup, b.host+"/docker.io", b.host)
+	t.Cleanup(func() { removeCgroup(cgroup) })
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -126,6 +130,26 @@ func (b *bench) startEngine(t *testing.T, program string) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Fatal("buildkitd did not start")
+}
+
+// removeCgroup removes what buildkitd leaves behind of the groups of its
+// containers, in every hierarchy.
+func removeCgroup(name string) {
+	for _, pattern := range []string{"/sys/fs/cgroup/*/" + name, "/sys/fs/cgroup/" + name} {
+		found, _ := filepath.Glob(pattern)
+		for _, top := range found {
+			var dirs []string
+			_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.IsDir() {
+					dirs = append(dirs, path)
+				}
+				return nil
+			})
+			for i := len(dirs) - 1; i >= 0; i-- {
+				_ = os.Remove(dirs[i])
+			}
+		}
+	}
 }
 
 // importBase makes debian:bookworm-slim for both platforms: a shell and two
