@@ -278,7 +278,7 @@ func (r *runner) cutoff(ctx context.Context, u *graph.Unit, step plan.Step, m *M
 		return nil, err
 	}
 	m.Action, m.Reason = plan.Reuse, "its parents came out the same"
-	return img, r.pointTo(ctx, u, img, r.pass.Keys[u.ID].Unit.ID().Tag(), lastTag(u))
+	return img, r.adopt(ctx, u, img, r.pass.Keys[u.ID].Unit, true)
 }
 
 // pointTo sets tags in a unit's repository to an image that is there already.

@@ -205,6 +205,10 @@ func (p *Pass) trunkRef(u *graph.Unit, c candidate) (registry.Ref, bool) {
 func (p *Pass) choose(units []*graph.Unit, all []candidate, answers map[registry.Ref]registry.Answer) candidate {
 	best, least := 0, -1
 	for i, c := range all {
+		// What is built again whatever there is, is built for the slot that it is.
+		if slices.ContainsFunc(units, func(u *graph.Unit) bool { return p.fresh(u) && c.turns[u.ID] > 0 }) {
+			continue
+		}
 		builds := p.builds(units, c, answers)
 		if least < 0 || builds < least {
 			best, least = i, builds

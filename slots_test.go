@@ -174,3 +174,48 @@ func TestRegressionAFailedRefreshBeginsAnew(t *testing.T) {
 		t.Error("a unit without a refresh has a new slot")
 	}
 }
+
+// What the user wants built again is built for the slot that has begun, not once
+// more under the key of the one before.
+func TestRebuildCountsTheSlotThatHasBegun(t *testing.T) {
+	w := newRefreshed(t, "")
+	w.pretend(t, sunday, baseID, mlID)
+	c := w.config(t)
+	c.Now, c.Rebuild, c.Units = monday, true, []string{"base"}
+	p, err := Prepare(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.endAhead()
+	if got, want := p.Keys[baseID].Unit.ID(), w.planAt(t, monday, true).Keys[baseID].Unit.ID(); got != want {
+		t.Errorf("it is built under %s, not under the current slot's %s", got, want)
+	}
+	if s, _ := p.Plan.Step(baseID); s.Action != plan.Build || s.Due != "" {
+		t.Errorf("base: %s, due %q", s.Action, s.Due)
+	}
+}
+
+// An image that is taken over under a new key has what belongs to it under that
+// key, too: the first key may be pruned.
+func TestAnAdoptedImageKeepsItsAttachments(t *testing.T) {
+	w := newWorkshop(t, "FROM PARENT\nCOPY src/ /src/\n")
+	w.build(t)
+	w.write(t, "strata.yaml", "image: "+w.reg.Host+"/app\nplatforms: [linux/amd64]\nlayers:\n  app:\n    dockerfile: Dockerfile\n    network: none\n")
+	p, res, _ := w.build(t)
+	if !strings.Contains(res.Units[0].Reason, "came out the same as before") {
+		t.Fatalf("it was not taken over: %s", res.Units[0].Reason)
+	}
+	a := w.reg.Client.Lookup(t.Context(), w.reg.Ref("app").WithTag(artifactTag(p.Keys[app].Unit.ID())))
+	if a.Err != nil {
+		t.Fatal(a.Err)
+	}
+	held, err := parsePicture(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := w.made(t, res, app)
+	recipe, _ := attachment(img.manifest.Annotations, annotationRecipe)
+	if held.manifest.Subject == nil || held.manifest.Subject.Digest != img.desc.Digest || held.manifest.Layers[0].Digest != recipe.Digest {
+		t.Errorf("it holds %v of %v", held.manifest.Layers, held.manifest.Subject)
+	}
+}

@@ -10,10 +10,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/dockerfile"
@@ -167,7 +169,35 @@ func (r *runner) adopt(ctx context.Context, u *graph.Unit, img *picture, recipe 
 			tags = append(tags, r.contentID(u).Tag())
 		}
 	}
-	return r.pointTo(ctx, u, img, tags...)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.pointTo(ctx, u, img, tags...) })
+	g.Go(func() error { return r.keepAttachments(ctx, u, img, recipe) })
+	return g.Wait()
+}
+
+// keepAttachments writes the artifact that holds on to an image's recipe and
+// inventory under the key that it has now: the one under its first key may be
+// pruned with that.
+func (r *runner) keepAttachments(ctx context.Context, u *graph.Unit, img *picture, recipe key.Recipe) error {
+	var blobs []ocispec.Descriptor
+	for _, mediaType := range slices.Sorted(maps.Keys(annotationFor)) {
+		if d, ok := attachment(img.manifest.Annotations, annotationFor[mediaType]); ok {
+			d.MediaType = mediaType
+			blobs = append(blobs, d)
+		}
+	}
+	if len(blobs) == 0 {
+		return nil
+	}
+	c := r.pass.Config.Client
+	err := c.EnsureEmpty(ctx, r.repo(u))
+	if err == nil {
+		_, err = c.PutArtifact(ctx, r.repo(u).WithTag(artifactTag(recipe.ID())), manifestOf(img.desc), unitArtifact, blobs, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("publishing %s: %w", u.ID, err)
+	}
+	return nil
 }
 
 // job is what the engine is asked to build; source nil means the Dockerfile as

@@ -130,7 +130,7 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 	if err := a.checkRemote(f.push); err != nil && p.Plan.Work() > 0 {
 		return err
 	}
-	targets, err := a.exportTargets(p, f)
+	targets, err := a.exportTargets(ctx, p, f)
 	if err != nil {
 		return err
 	}

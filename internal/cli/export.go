@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	strata "github.com/strata-build/strata"
 	"github.com/strata-build/strata/internal/diag"
@@ -23,7 +24,7 @@ type exportTarget struct {
 
 // exportTargets says what --output and --load ask for, before anything is
 // built.
-func (a *app) exportTargets(p *strata.Pass, f buildFlags) ([]exportTarget, error) {
+func (a *app) exportTargets(ctx context.Context, p *strata.Pass, f buildFlags) ([]exportTarget, error) {
 	var out []exportTarget
 	if f.output != "" {
 		u := p.Wanted[len(p.Wanted)-1]
@@ -45,6 +46,9 @@ func (a *app) exportTargets(p *strata.Pass, f buildFlags) ([]exportTarget, error
 	if err != nil {
 		return nil, diag.Hint(fmt.Errorf("loading into Docker: %w", err), "install Docker, or use --output FILE")
 	}
+	if err := dockerAnswers(ctx, docker); err != nil {
+		return nil, diag.Hint(fmt.Errorf("loading into Docker: %w", err), "start Docker, or use --output FILE")
+	}
 	for _, u := range p.Wanted {
 		if !u.Leaf && len(p.Wanted) > 1 {
 			continue
@@ -54,6 +58,22 @@ func (a *app) exportTargets(p *strata.Pass, f buildFlags) ([]exportTarget, error
 		}})
 	}
 	return out, nil
+}
+
+// dockerAnswers asks whether there is a daemon behind the program: without one
+// the images would be built for nothing.
+func dockerAnswers(ctx context.Context, docker string) error {
+	ctx, stop := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("it does not answer"))
+	defer stop()
+	out, err := exec.CommandContext(ctx, docker, "version", "--format", "{{.Server.Version}}").CombinedOutput()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		return fmt.Errorf("docker version: %w: %s", err, lines[len(lines)-1])
+	}
+	return nil
 }
 
 // imageName is the name of a unit's image where only one fits: that of its

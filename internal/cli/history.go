@@ -162,8 +162,7 @@ func (a *app) showHistory(rs []record.Record) error {
 		}
 		t.Row(r.ID, r.Project, string(r.Outcome), view.Duration(took), whatOf(r))
 	}
-	w := a.machine.Stdout
-	return t.Write(w, a.palette(w), a.width(w))
+	return a.writeTable(t, "there is no record of a run yet")
 }
 
 // whatOf says what a record is of in a few words.

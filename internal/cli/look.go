@@ -87,7 +87,22 @@ func (a *app) tags(ctx context.Context, push, asJSON bool) error {
 	if asJSON {
 		return writeJSON(a.machine.Stdout, rows)
 	}
-	return t.Write(a.machine.Stdout, a.palette(a.machine.Stdout), a.width(a.machine.Stdout))
+	where := "on this machine"
+	if push {
+		where = "in the registry that the image names"
+	}
+	return a.writeTable(t, c.Project.Image+" has no tag "+where+" yet")
+}
+
+// writeTable writes a table, or, where it is empty, says so: beside the output,
+// which is empty as well.
+func (a *app) writeTable(t view.Table, none string) error {
+	if len(t.Rows) == 0 {
+		fmt.Fprintln(a.machine.Stderr, none)
+		return nil
+	}
+	w := a.machine.Stdout
+	return t.Write(w, a.palette(w), a.width(w))
 }
 
 func (a *app) graphCmd() *cobra.Command {

@@ -268,7 +268,11 @@ under: docker.io/library/debian for an image that a FROM calls debian.`,
 			if asJSON {
 				return writeJSON(a.machine.Stdout, rows)
 			}
-			return t.Write(a.machine.Stdout, a.palette(a.machine.Stdout), a.width(a.machine.Stdout))
+			none := "the registry on this machine holds nothing yet"
+			if len(args) > 0 {
+				none = "the registry on this machine has no tag of " + args[0]
+			}
+			return a.writeTable(t, none)
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also the tags that Strata keeps for itself")

@@ -7,6 +7,7 @@ package graph
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +57,7 @@ type Options struct {
 // New makes the graph from the project and its Dockerfiles by path. All that is
 // wrong is told at once.
 func New(p *spec.Project, files map[string]*dockerfile.File, o Options) (*Graph, error) {
-	b := &builder{project: p, files: files, options: o, stages: map[stageKey]string{}, units: map[string]*Unit{}, onBuild: map[string]map[string][]string{}}
+	b := &builder{project: p, files: files, options: o, stages: map[stageKey][]string{}, twice: map[string]map[string][]string{}, units: map[string]*Unit{}, onBuild: map[string]map[string][]string{}}
 	for _, u := range p.Units() {
 		b.declare(u)
 	}
@@ -118,7 +119,8 @@ type builder struct {
 	options  Options
 	order    []string
 	units    map[string]*Unit
-	stages   map[stageKey]string            // stage layers by Dockerfile and stage
+	stages   map[stageKey][]string          // stage layers by Dockerfile and stage
+	twice    map[string]map[string][]string // by unit and stage: layers that build it differently
 	onBuild  map[string]map[string][]string // by unit and From: triggers of parents
 	problems diag.List
 }
@@ -128,7 +130,8 @@ func (b *builder) declare(u spec.Unit) {
 	b.order = append(b.order, n.ID)
 	b.units[n.ID] = n
 	if u.Stage {
-		b.stages[stageKey{u.Dockerfile, u.Target, u.Variant, u.Platform}] = n.ID
+		k := stageKey{u.Dockerfile, u.Target, u.Variant, u.Platform}
+		b.stages[k] = append(b.stages[k], n.ID)
 	}
 }
 
@@ -137,9 +140,14 @@ func (b *builder) declare(u spec.Unit) {
 func (b *builder) parents(u *Unit) (contexts, args map[string]string) {
 	contexts, args = map[string]string{}, map[string]string{}
 	if u.Stage {
-		for k, id := range b.stages {
-			if k.dockerfile == u.Dockerfile && k.variant == u.Variant && k.platform == u.Platform && id != u.ID {
-				contexts[k.stage] = id
+		b.twice[u.ID] = map[string][]string{}
+		for k, ids := range b.stages {
+			if k.dockerfile != u.Dockerfile || k.variant != u.Variant || k.platform != u.Platform || slices.Contains(ids, u.ID) {
+				continue
+			}
+			contexts[k.stage] = ids[0]
+			if slices.ContainsFunc(ids, func(id string) bool { return !b.sameStage(ids[0], id) }) {
+				b.twice[u.ID][k.stage] = ids
 			}
 		}
 	}
@@ -147,6 +155,7 @@ func (b *builder) parents(u *Unit) (contexts, args map[string]string) {
 		id := b.sibling(u, h.Layer)
 		if h.Context != "" {
 			contexts[h.Context] = id
+			delete(b.twice[u.ID], h.Context)
 		} else if arg := parentArg(u); arg != "" {
 			args[arg] = id
 		} else {
@@ -154,6 +163,12 @@ func (b *builder) parents(u *Unit) (contexts, args map[string]string) {
 		}
 	}
 	return contexts, args
+}
+
+// sameStage says whether two layers of one stage make the same of it.
+func (b *builder) sameStage(id, other string) bool {
+	u, v := b.units[id], b.units[other]
+	return maps.Equal(u.Args, v.Args) && maps.Equal(u.Contexts, v.Contexts) && u.Context == v.Context && u.Network == v.Network
 }
 
 // parentArg names the build argument that hands a unit its parent: the one that
@@ -257,6 +272,16 @@ func (b *builder) link(u *Unit, f dockerfile.From, contexts, args map[string]str
 		p = Parent{ID: args[arg], Arg: arg}
 	} else if f.Context != "" {
 		p = Parent{ID: contexts[f.Context], Context: f.Context}
+	}
+	if ids := b.twice[u.ID][f.Context]; f.Context != "" && len(ids) > 1 {
+		var layers []string
+		for _, id := range ids {
+			layers = append(layers, fmt.Sprintf("%q (%s)", b.units[id].Layer, b.units[id].Pos))
+		}
+		b.problems.Errorf(diag.Pos{File: u.Dockerfile, Line: f.Line},
+			fmt.Sprintf("say which one layer %q takes: contexts: {%s: layer:%s}", u.Layer, f.Context, b.units[ids[0]].Layer),
+			"%s takes the stage %q, which several layers build differently: %s", u.ID, f.Context, strings.Join(layers, ", "))
+		return
 	}
 	if p.ID == "" || slices.Contains(u.Parents, p) {
 		return

@@ -209,3 +209,34 @@ func TestTriggersOfAParent(t *testing.T) {
 		}
 	}
 }
+
+// Two layers of one stage that differ are two images; what takes the stage has
+// to say which one.
+func TestAStageOfSeveralLayers(t *testing.T) {
+	const dockerfile = "FROM debian AS deps\nARG MODE\nRUN install $MODE\nFROM debian AS prod\nCOPY --from=deps /x /x\n"
+	project := func(second, more string) map[string]string {
+		return map[string]string{"Dockerfile": dockerfile, "strata.yaml": "image: x\nlayers:\n" +
+			"  deps: {stage: deps, dockerfile: Dockerfile, args: {MODE: a}}\n" +
+			"  others: {stage: deps, dockerfile: Dockerfile, args: {MODE: " + second + "}}\n" +
+			"  prod: {stage: prod, dockerfile: Dockerfile" + more + "}\n"}
+	}
+	_, err := load(t, project("b", ""))
+	const want = `Dockerfile:5: prod/linux/amd64 takes the stage "deps", which several layers build differently: ` +
+		`"deps" (strata.yaml:3:3), "others" (strata.yaml:4:3)`
+	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "contexts: {deps: layer:deps}") {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	for name, tt := range map[string]struct{ second, more, parent string }{
+		"alike":  {"a", "", "deps"},
+		"chosen": {"b", ", contexts: {deps: layer:others}", "others"},
+	} {
+		g, err := load(t, project(tt.second, tt.more))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if u := g.Unit("prod/linux/amd64"); len(u.Parents) != 1 || u.Parents[0].ID != tt.parent+"/linux/amd64" {
+			t.Errorf("%s: it stands on %v", name, u.Parents)
+		}
+	}
+}
