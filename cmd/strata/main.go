@@ -4,11 +4,17 @@ package main
 
 import (
 	"os"
+	"runtime/debug"
 
 	"github.com/strata-build/strata/internal/cli"
 )
 
-// version is set by the linker.
+// version is set by the linker; go install leaves it to the module's.
 var version = "dev"
 
-func main() { os.Exit(cli.Main(version)) }
+func main() {
+	if info, ok := debug.ReadBuildInfo(); ok && version == "dev" && info.Main.Version != "(devel)" && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	os.Exit(cli.Main(version))
+}

@@ -418,17 +418,17 @@ docs/ci.md tells how they work, and what they need on a runner.
 // described is a version as git describe gives it between two releases.
 var described = regexp.MustCompile(`-g([0-9a-f]{7,40})(-dirty)?$|^([0-9a-f]{7,40})(-dirty)?$`)
 
-// release is a version that has a tag.
-var release = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?$`)
+// released is a version that has a tag, or that Go made of a commit.
+var released = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z]+(\.[0-9A-Za-z]+)*|-([0-9A-Za-z.]+\.)?[0-9]{14}-[0-9a-f]{12})?$`)
 
 // installable gives a program's version as `go install` takes it: the release,
 // or the commit between two; "latest" for one that nobody else has.
 func installable(version string) string {
+	if released.MatchString(version) {
+		return version
+	}
 	if m := described.FindStringSubmatch(version); m != nil {
 		return m[1] + m[3]
-	}
-	if release.MatchString(version) {
-		return version
 	}
 	return "latest"
 }
