@@ -170,7 +170,7 @@ func (w *githubWriter) each(m *Model) {
 		}
 		p := w.page
 		p.Layer = l
-		if !m.Whole(l) { // else every push would start it beside the application's
+		if !m.WithLeaves(l) {
 			p.Paths = l.Paths
 		}
 		if l.Refresh != nil || len(p.Paths) > 0 {
@@ -182,9 +182,8 @@ func (w *githubWriter) each(m *Model) {
 	for _, l := range leaves {
 		p.Paths = append(p.Paths, l.Paths...)
 	}
-	// A layer that reads the whole project has no paths of its own.
 	for _, l := range m.Layers {
-		if m.Whole(l) {
+		if !l.Leaf && m.WithLeaves(l) {
 			p.Paths = append(p.Paths, l.Paths...)
 		}
 	}

@@ -38,6 +38,8 @@ type Layer struct {
 	Paths   []string // what its own units read: patterns of the repository, sorted, see [Model.Whole]
 	Refresh *spec.Refresh
 	Tested  bool
+
+	dockerfiles []string
 }
 
 // Source is the repository as far as a model needs it.
@@ -114,6 +116,7 @@ func newLayer(g *graph.Graph, l spec.Layer, src Source) Layer {
 		}
 		out.Units = append(out.Units, u.ID)
 		out.Tested = out.Tested || u.Test != nil
+		out.dockerfiles = append(out.dockerfiles, u.Dockerfile)
 		for _, p := range unitPaths(u, src) {
 			paths[p] = true
 		}
@@ -169,6 +172,15 @@ func everything(folder string) string { return path.Join(folder, "**") }
 // Whole says whether a layer reads the whole project, so that its paths tell
 // nothing.
 func (m *Model) Whole(l Layer) bool { return slices.Contains(l.Paths, everything(m.Folder)) }
+
+// WithLeaves says whether a layer is better started together with the leaves: what
+// changes it starts them in any case, since it is a stage of one of their
+// Dockerfiles, or reads the whole project.
+func (m *Model) WithLeaves(l Layer) bool {
+	return m.Whole(l) || slices.ContainsFunc(m.Layers, func(leaf Layer) bool {
+		return leaf.Leaf && slices.ContainsFunc(leaf.dockerfiles, func(f string) bool { return slices.Contains(l.dockerfiles, f) })
+	})
+}
 
 // globs gives the patterns of a CI host for what a source of COPY means: a folder
 // takes all that is in it. Where Docker's pattern language has more (?, [a-z]),

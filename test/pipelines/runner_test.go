@@ -127,7 +127,7 @@ if [ "$1" = build ] && [ -n "$TEST_DIES" ] && [[ "$*" == *"$TEST_DIES"* ]]; then
 	export STRATA_HOME=$TEST_DEAD
 	"$program" "$@" &
 	for _ in $(seq 600); do
-		if pgrep -f 'made-ml; sleep' >/dev/null; then break; fi
+		if grep -aqs 'made-m[l]; sleep' /proc/[0-9]*/cmdline; then break; fi
 		sleep 0.05
 	done
 	kill -9 $!
