@@ -72,7 +72,6 @@ type rebasePart struct {
 	child, old, next *picture
 	name             string // of the new parent
 	done             *image.Rebased
-	body             []byte
 }
 
 // RebaseImage puts an image on another parent: every platform of it, or none.
