@@ -21,64 +21,44 @@ const module = "github.com/strata-build/strata"
 //
 // Widening it is a deliberate change of the architecture.
 const importGraph = `
-internal/diag       < internal/dockerfile internal/graph internal/initproject internal/registry internal/source internal/spec internal/vcs
-internal/diag       < internal/buildkit strata internal/cli
-internal/event      < internal/build internal/buildkit internal/record internal/view strata internal/cli
-internal/dockerfile < internal/change internal/graph internal/key internal/initproject internal/image/corpus strata
-internal/spec       < internal/graph internal/slot internal/initproject strata internal/cli
-internal/inventory  < internal/image internal/image/corpus internal/origin internal/source strata internal/cli
-internal/source     < internal/key internal/origin internal/image/corpus strata internal/cli
-internal/graph      < internal/change internal/plan strata internal/cli
-internal/key        < internal/change internal/plan strata
-internal/slot       < strata
-internal/lock       < strata internal/cli
-internal/change     < internal/cli
-internal/packages   < internal/image strata internal/cli
-internal/journal    < strata internal/cli
-internal/prune      < strata internal/cli
-internal/image      < internal/buildkit internal/image/corpus internal/origin strata
-internal/origin     < internal/image/corpus strata
-internal/plan       < strata internal/cli
-internal/build      < internal/buildkit strata internal/cli
-internal/registry   < internal/registry/registrytest strata internal/cli
-internal/diag       < internal/export
-internal/dockerfile < internal/export
-internal/generated  < internal/export
-internal/graph      < internal/export
-internal/lock       < internal/export
-internal/spec       < internal/export
-internal/diag       < internal/generated
-internal/generated  < internal/ci internal/cli
-internal/ci         < internal/cli
-internal/diag       < internal/ci
-internal/graph      < internal/ci
-internal/plan       < internal/ci
-internal/spec       < internal/ci
-internal/export     < internal/ci strata internal/cli
-internal/diag       < internal/githistory internal/simulate
-internal/source     < internal/githistory internal/simulate
-internal/githistory < internal/simulate internal/cli
-internal/change     < internal/simulate
-internal/dockerfile < internal/simulate
-internal/graph      < internal/simulate
-internal/lock       < internal/simulate
-internal/plan       < internal/simulate
-internal/record     < internal/simulate
-internal/spec       < internal/simulate
-strata              < internal/simulate
-internal/simulate   < internal/cli
-strata              < internal/cli
-internal/buildkit   < internal/cli
-internal/doctor     < internal/cli
+internal/diag        < internal/buildkit internal/ci internal/dockerfile internal/export internal/generated
+internal/diag        < internal/githistory internal/graph internal/initproject internal/registry internal/simulate
+internal/diag        < internal/source internal/spec internal/vcs internal/watch strata internal/cli
+internal/event       < internal/build internal/buildkit internal/record internal/view strata internal/cli
+internal/dockerfile  < internal/change internal/export internal/graph internal/image/corpus internal/initproject
+internal/dockerfile  < internal/key internal/simulate strata
+internal/spec        < internal/ci internal/export internal/graph internal/initproject internal/simulate internal/slot
+internal/spec        < internal/watch strata internal/cli
+internal/inventory   < internal/image internal/image/corpus internal/origin internal/source strata internal/cli
+internal/source      < internal/githistory internal/image/corpus internal/key internal/origin internal/simulate strata
+internal/source      < internal/cli
+internal/graph       < internal/change internal/ci internal/export internal/plan internal/simulate strata internal/cli
+internal/key         < internal/change internal/plan strata
+internal/slot        < internal/watch strata
+internal/lock        < internal/export internal/simulate strata internal/cli
+internal/change      < internal/simulate internal/cli
+internal/packages    < internal/image strata internal/cli
+internal/journal     < strata internal/cli
+internal/prune       < strata internal/cli
+internal/image       < internal/buildkit internal/image/corpus internal/origin strata
+internal/origin      < internal/image/corpus strata
+internal/plan        < internal/ci internal/simulate strata internal/cli
+internal/build       < internal/buildkit strata internal/cli
+internal/registry    < internal/registry/registrytest strata internal/cli
+internal/generated   < internal/ci internal/export internal/cli
+internal/export      < internal/ci strata internal/cli
+internal/ci          < internal/cli
+internal/githistory  < internal/simulate internal/cli
+internal/record      < internal/simulate strata internal/cli
+strata               < internal/simulate internal/cli
+internal/simulate    < internal/cli
+internal/buildkit    < internal/cli
+internal/doctor      < internal/cli
 internal/initproject < internal/cli
-internal/record     < internal/cli strata
-internal/vcs        < internal/cli
-internal/view       < internal/cli
-internal/diag       < internal/watch
-internal/slot       < internal/watch
-internal/spec       < internal/watch
-internal/watch      < internal/cli
-internal/cli        < cmd/strata
+internal/vcs         < internal/cli
+internal/view        < internal/cli
+internal/watch       < internal/cli
+internal/cli         < cmd/strata
 `
 
 // heavy are the dependencies that live behind few packages. The first rule
