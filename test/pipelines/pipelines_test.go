@@ -172,7 +172,8 @@ func (h *host) pullRequest(t *testing.T) {
 	// Workflows that are not what the project is now.
 	h.change("strata.yaml", func(s string) string { return strings.Replace(s, "Mon 06:00", "Tue 06:00", 1) })
 	h.commit("a schedule")
-	if o = h.run("strata-pull-request.yml", pr); o.ok || !strings.Contains(o.log, "strata-base.yml:") {
+	// Of a step's output act may lose the end: its result counts.
+	if o = h.run("strata-pull-request.yml", pr); o.ok || !strings.Contains(o.log, "Failure - Main The workflows are what strata ci writes") {
 		t.Errorf("outdated workflows went through:\n%s", o.log)
 	}
 }
