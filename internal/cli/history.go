@@ -38,7 +38,7 @@ promotions and rollbacks.`,
 		Example: `  strata history
   strata history --json --limit 1
   strata history 20261122T060000.000Z-0a1b2c3d
-  strata history --registry --push     # of all machines, in the registry that the image names`,
+  strata history --registry --push     # of all machines, in the image's registry`,
 		Args: takes(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.registry = f.registry || f.push

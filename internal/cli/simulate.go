@@ -69,10 +69,10 @@ says which. A commit without a project file is planned with today's.
 		Example: `  strata simulate
   strata simulate --since 30d --list          # every commit
   strata simulate v1.0..main --svg year.svg   # one picture
-  strata simulate --matrix                    # which change rebuilds what, how often, how long
-  strata simulate --what-if new.yaml          # with another strata.yaml, and the difference
+  strata simulate --matrix                    # which change rebuilds what, how often
+  strata simulate --what-if new.yaml          # with another strata.yaml
   strata simulate --what-if docker/app/Dockerfile:new.Dockerfile
-  strata simulate --suggest                   # cuts and orders that would have saved most`,
+  strata simulate --suggest                   # cuts and orders that save most`,
 		Args: takes(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
