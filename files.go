@@ -46,6 +46,14 @@ func (p *Pass) findInventory(ctx context.Context, u *graph.Unit, img *picture, f
 			}
 		}
 	}
+	if f := p.trunkFacts(u); f.Digest == img.desc.Digest {
+		if d, ok := parseBlob(f.part(full)); ok {
+			if inv := fetchInventory(ctx, c, repo, d, img); inv != nil {
+				p.known.noteParts(f.Digest, f.Small, f.Full)
+				return inv, nil
+			}
+		}
+	}
 	defer p.known.lock("list", img.desc.Digest)()
 	ref := repo.WithTag(inventoryTag(img.desc.Digest))
 	inv, blobs, err := keptInventory(ctx, c, ref, img, full)
@@ -65,6 +73,31 @@ func (p *Pass) findInventory(ctx context.Context, u *graph.Unit, img *picture, f
 	}
 	p.known.noteInventory(img.desc.Digest, blobs)
 	return inv, nil
+}
+
+// trunkFacts is what a unit's image remembers of the inventory of the image that
+// it was appended to, where that has none of its own: "DIGEST SIZE" of its parts
+// beside the unit's images.
+type trunkFacts struct {
+	Digest digest.Digest `json:"digest"` // of the image
+	Small  string        `json:"small"`
+	Full   string        `json:"full"`
+}
+
+func (f trunkFacts) part(full bool) string {
+	if full {
+		return f.Full
+	}
+	return f.Small
+}
+
+// trunkFacts are those of the unit's newest image; zero without.
+func (p *Pass) trunkFacts(u *graph.Unit) (f trunkFacts) {
+	last := p.answers.lastImages[u.ID]
+	if last == nil || json.Unmarshal([]byte(last.manifest.Annotations[annotationListed]), &f) != nil {
+		return trunkFacts{}
+	}
+	return f
 }
 
 // readInventory gives the full inventory of an image: the one that is kept with

@@ -22,6 +22,7 @@ const (
 	annotationKey    = "build.strata.key"             // key of the unit's or trunk's recipe
 	annotationUnit   = "build.strata.unit"            // "app/cpu/linux/amd64"
 	annotationTrunk  = "build.strata.trunk"           // digest of the image that the tail was put on
+	annotationListed = "build.strata.listed"          // inventory of the image that the tail was put on: trunkFacts
 	annotationRecipe = "build.strata.recipe"          // digest and size of the recipe, zstd
 	annotationSmall  = "build.strata.inventory.small" // digest and size of the small inventory
 	annotationFull   = "build.strata.inventory.full"  // digest and size of the full inventory

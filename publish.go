@@ -203,8 +203,28 @@ func (r *runner) annotations(u *graph.Unit, pub publication, blobs []registry.Bl
 	}
 	if pub.trunk != nil && pub.trunk.desc.Digest != "" {
 		a[annotationTrunk] = pub.trunk.desc.Digest.String()
+		r.listed(a, pub.trunk.desc.Digest)
 	}
 	return a
+}
+
+// listed notes where the inventory of a trunk lies that has none of its own, so
+// that the next append need not look for it.
+func (r *runner) listed(a map[string]string, trunk digest.Digest) {
+	small, full := r.pass.known.inventoryBlobs(trunk)
+	if small == "" {
+		return
+	}
+	for _, x := range r.pass.externals {
+		if x.digest == trunk { // baseFacts has it
+			return
+		}
+	}
+	data, err := json.Marshal(trunkFacts{trunk, small, full})
+	if err != nil {
+		panic("internal error: " + err.Error())
+	}
+	a[annotationListed] = string(data)
 }
 
 // baseFacts is what a unit's image remembers of the external images in it.

@@ -130,13 +130,18 @@ func (s *shared) noteInventory(d digest.Digest, parts []ocispec.Descriptor) {
 	if len(parts) != 2 {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var texts [2]string
 	for i, p := range parts {
 		texts[i] = p.Digest.String() + " " + strconv.FormatInt(p.Size, 10)
 	}
-	s.parts[d] = texts
+	s.noteParts(d, texts[0], texts[1])
+}
+
+// noteParts is noteInventory for parts that are written as "DIGEST SIZE".
+func (s *shared) noteParts(d digest.Digest, small, full string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parts[d] = [2]string{small, full}
 }
 
 func (s *shared) inventoryBlobs(d digest.Digest) (small, full string) {

@@ -205,18 +205,31 @@ func TestNothingChangedSendsNothing(t *testing.T) {
 }
 
 // A code-only publish waits for at most eight answers in turn, so that it takes
-// under a second with a registry 100 ms away.
+// under a second with a registry 100 ms away; on a parent that was appended
+// itself, too.
 func TestAppendRoundTrips(t *testing.T) {
-	w := newWorkshop(t, ordinary)
-	w.build(t)
-	w.write(t, "src/main.py", "print(3)\n")
-	w.spans.pause = 50 * time.Millisecond
-	_, _, log := w.build(t)
-	if n := rounds(log); n > 8 {
-		for _, s := range log {
-			t.Logf("%8.0f ms  %s", float64(s.begun.Sub(log[0].begun).Milliseconds()), s.what)
-		}
-		t.Errorf("%d round trips wait for each other, 8 are allowed", n)
+	for name, prepare := range map[string]func(*workshop){
+		"on an external image": func(*workshop) {},
+		"on an appended parent": func(w *workshop) {
+			w.write(t, "strata.yaml", "image: "+w.reg.Host+"/app\nplatforms: [linux/amd64]\nlayers:\n  base: {dockerfile: Dockerfile.base}\n  app: {dockerfile: Dockerfile, parent: base}\n")
+			w.write(t, "Dockerfile.base", "FROM "+w.reg.Host+"/parent:1\nCOPY src/lib.py /lib.py\n")
+			w.write(t, "Dockerfile", "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nWORKDIR /app\nCOPY --chown=ragex:ragex src/main.py src/\nUSER ragex\n")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorkshop(t, ordinary)
+			prepare(w)
+			w.build(t)
+			w.write(t, "src/main.py", "print(3)\n")
+			w.spans.pause = 50 * time.Millisecond
+			_, _, log := w.build(t)
+			if n := rounds(log); n > 8 {
+				for _, s := range log {
+					t.Logf("%8.0f ms  %s", float64(s.begun.Sub(log[0].begun).Milliseconds()), s.what)
+				}
+				t.Errorf("%d round trips wait for each other, 8 are allowed", n)
+			}
+		})
 	}
 }
 
