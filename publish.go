@@ -67,8 +67,22 @@ func (r *runner) publish(ctx context.Context, u *graph.Unit, m *Made, pub public
 	if err != nil {
 		return nil, fmt.Errorf("writing the manifest of %s: %w", u.ID, err)
 	}
-	if err := r.sendBlobs(ctx, u, pub, config, blobs); err != nil {
+	// First writer wins: what another run has published meanwhile may have tags
+	// and children by now. An engine's build has looked before.
+	var there *picture
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.sendBlobs(gctx, u, pub, config, blobs) })
+	if pub.whole && pub.trunk != nil && !m.built {
+		g.Go(func() (err error) {
+			there, err = r.builtMeanwhile(gctx, u, m, pub.recipe)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
 		return nil, fmt.Errorf("publishing %s: %w", u.ID, err)
+	}
+	if there != nil {
+		return there, nil
 	}
 	img := &picture{ref: repo, body: body, manifest: pub.manifest, config: config}
 	img.desc = ocispec.Descriptor{MediaType: pub.manifest.MediaType, Digest: digest.FromBytes(body), Size: int64(len(body))}
@@ -177,14 +191,14 @@ func compress(data []byte) ([]byte, error) {
 func (r *runner) annotations(u *graph.Unit, pub publication, blobs []registry.Blob) map[string]string {
 	a := map[string]string{
 		annotationKey:                 string(pub.recipe.ID()),
-		annotationUnit:                u.ID,
+		annotationUnit:                r.canonical(u),
 		ocispec.AnnotationCreated:     r.pass.epoch(u).UTC().Format(time.RFC3339),
-		ocispec.AnnotationTitle:       u.ID,
+		ocispec.AnnotationTitle:       r.canonical(u),
 		ocispec.AnnotationDescription: "",
 	}
 	delete(a, ocispec.AnnotationDescription)
 	v := r.pass.Config.Version
-	setIf(a, ocispec.AnnotationRevision, v.Revision)
+	setIf(a, ocispec.AnnotationRevision, v.state())
 	setIf(a, ocispec.AnnotationVersion, v.Name)
 	setIf(a, ocispec.AnnotationSource, v.Source)
 	if name, d := r.baseName(u); d != "" {
@@ -206,6 +220,18 @@ func (r *runner) annotations(u *graph.Unit, pub publication, blobs []registry.Bl
 		r.listed(a, pub.trunk.desc.Digest)
 	}
 	return a
+}
+
+// canonical names what a unit's image is called: the first unit that has its key,
+// whichever of them is made first.
+func (r *runner) canonical(u *graph.Unit) string {
+	name, id := u.ID, r.pass.Keys[u.ID].Unit.ID()
+	for _, other := range r.pass.Units {
+		if other.ID < name && r.repo(other) == r.repo(u) && r.pass.Keys[other.ID].Unit.ID() == id {
+			name = other.ID
+		}
+	}
+	return name
 }
 
 // listed notes where the inventory of a trunk lies that has none of its own, so

@@ -224,7 +224,7 @@ func (r *runner) index(units []*graph.Unit) ([]byte, error) {
 		Annotations: map[string]string{},
 	}
 	v := r.pass.Config.Version
-	setIf(idx.Annotations, ocispec.AnnotationRevision, v.Revision)
+	setIf(idx.Annotations, ocispec.AnnotationRevision, v.state())
 	setIf(idx.Annotations, ocispec.AnnotationVersion, v.Name)
 	setIf(idx.Annotations, ocispec.AnnotationSource, v.Source)
 	var created time.Time
@@ -265,6 +265,15 @@ func (v Version) Release() spec.Release {
 		sha = sha[:12]
 	}
 	return spec.Release{Version: v.Name, Branch: v.Branch, Sha: sha}
+}
+
+// state is the commit as an image names it: files that differ from it are no
+// part of any commit.
+func (v Version) state() string {
+	if v.Dirty && v.Revision != "" {
+		return v.Revision + "-dirty"
+	}
+	return v.Revision
 }
 
 // set moves tags, a few at a time. A tag that points to the right place already

@@ -91,7 +91,7 @@ func (e *UnitsError) Unwrap() []error {
 // user-facing tags, then the indexes. When any unit fails, what does not depend
 // on it is still finished, but no tag is moved.
 func (p *Pass) Execute(ctx context.Context) (Result, error) {
-	r := &runner{pass: p, made: map[string]*Made{}, images: map[string]*picture{}, before: map[registry.Ref]string{}, unknown: map[registry.Ref]error{}}
+	r := &runner{pass: p, made: map[string]*Made{}, images: map[string]*picture{}, byKey: map[registry.Ref]*picture{}, before: map[registry.Ref]string{}, unknown: map[registry.Ref]error{}}
 	defer p.endAhead()
 	defer r.inBackground.Wait()
 	start := time.Now()
@@ -148,6 +148,7 @@ type runner struct {
 	mu     sync.Mutex
 	made   map[string]*Made
 	images map[string]*picture // by unit; final images
+	byKey  map[registry.Ref]*picture
 
 	inBackground sync.WaitGroup          // look-ups beside the run
 	before       map[registry.Ref]string // where tags pointed when the run began
@@ -235,6 +236,31 @@ func (r *runner) make(ctx context.Context, u *graph.Unit, step plan.Step, m *Mad
 	if step.Action == plan.Reuse {
 		return r.pass.hit(u.ID)
 	}
+	// Variants that share a Dockerfile may share a key: what is one image is made
+	// once, so that nobody's tags move when the other one comes last.
+	name := r.repo(u).WithTag(r.pass.Keys[u.ID].Unit.ID().Tag())
+	defer r.pass.known.lock(name.String(), "")()
+	if twin := r.twin(name); twin != nil {
+		m.Action, m.Reason = plan.Reuse, "it is the same as "+twin.manifest.Annotations[annotationUnit]
+		return twin, r.pointTo(ctx, u, twin, lastTag(u))
+	}
+	img, err := r.makeNew(ctx, u, step, m)
+	if err == nil {
+		r.mu.Lock()
+		r.byKey[name] = img
+		r.mu.Unlock()
+	}
+	return img, err
+}
+
+// twin gives the image that this run has made under a key.
+func (r *runner) twin(name registry.Ref) *picture {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byKey[name]
+}
+
+func (r *runner) makeNew(ctx context.Context, u *graph.Unit, step plan.Step, m *Made) (*picture, error) {
 	if img, err := r.cutoff(ctx, u, step, m); img != nil || err != nil {
 		return img, err
 	}

@@ -376,3 +376,61 @@ func TestRebuildReachesWhatStandsOnIt(t *testing.T) {
 		t.Error("only the base was asked for")
 	}
 }
+
+// Variants that share a Dockerfile are one image. It is made once, under one
+// name, and nothing moves when it is found again.
+func TestTwinsAreOneImage(t *testing.T) {
+	w := newWorkshop(t, ordinary)
+	w.write(t, "strata.yaml", "image: "+w.reg.Host+"/app\nplatforms: [linux/amd64]\nvariants: {cpu: {}, cuda: {}}\nlayers:\n  app:\n    dockerfile: Dockerfile\n")
+	_, first, _ := w.build(t)
+	if a, b := first.Units[0], first.Units[1]; a.Ref != b.Ref || a.NewBlobs+b.NewBlobs != 1 {
+		t.Errorf("%s %s (%d new blobs), %s %s (%d)", a.Unit, a.Ref, a.NewBlobs, b.Unit, b.Ref, b.NewBlobs)
+	}
+	_, second, _ := w.build(t)
+	for _, m := range second.Tags {
+		if m.Previous != m.Ref.Digest.String() {
+			t.Errorf("with nothing changed %s moved from %s to %s", m.Ref.Tag, m.Previous, m.Ref.Digest)
+		}
+	}
+	a := w.reg.Client.Lookup(t.Context(), first.Units[1].Ref)
+	img, err := parsePicture(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := img.manifest.Annotations[annotationUnit]; got != "app/cpu/linux/amd64" {
+		t.Errorf("the image is called %s", got)
+	}
+}
+
+// Of two runs that append the same at the same time the first one's image
+// counts.
+func TestAnAppendTakesWhatAnotherRunHasPublished(t *testing.T) {
+	w := newWorkshop(t, ordinary)
+	c := w.config(t)
+	c.Version.Revision = strings.Repeat("2", 40)
+	late, err := Prepare(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, first, _ := w.build(t)
+	res, err := late.Execute(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Units[0].Ref != first.Units[0].Ref || res.Units[0].Action != plan.Reuse {
+		t.Errorf("%s %s, after %s", res.Units[0].Action, res.Units[0].Ref, first.Units[0].Ref)
+	}
+}
+
+// What was made from files that no commit has does not claim to be a commit's.
+func TestADirtyTreeIsNoCommit(t *testing.T) {
+	w := newWorkshop(t, ordinary)
+	res := w.publishes(t, 1, func(c *Config) { c.Version.Dirty = true })
+	img, err := parsePicture(w.reg.Client.Lookup(t.Context(), res.Units[0].Ref))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := img.manifest.Annotations["org.opencontainers.image.revision"]; got != strings.Repeat("1", 40)+"-dirty" {
+		t.Errorf("the revision is %s", got)
+	}
+}

@@ -185,8 +185,7 @@ func (a *app) version(ctx context.Context) strata.Version {
 		}
 		v.Name = cmp.Or(v.Name, described)
 	}
-	v.Name = cmp.Or(v.Name, "dev")
-	return v
+	return v // without a name where nothing tells one: tags that have {version} are left out
 }
 
 // ciRef gives the branch or tag that a CI job runs for: its checkout stands at a
