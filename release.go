@@ -80,6 +80,38 @@ func (r *runner) release(ctx context.Context, res Result) (Result, error) {
 	return res, err
 }
 
+// Moves says which tags [Pass.Execute] would set now, of the units that the
+// registry has. It moves none.
+func (p *Pass) Moves(ctx context.Context) (Result, error) {
+	var res Result
+	r := p.newRunner()
+	for _, s := range p.Plan.Steps {
+		if s.Action != plan.Reuse {
+			continue
+		}
+		img, err := p.hit(s.Unit)
+		if err != nil {
+			return res, err
+		}
+		r.images[s.Unit] = img
+	}
+	r.lookAtTags(ctx)
+	r.inBackground.Wait()
+	manifests, indexes, err := r.moves()
+	if err != nil {
+		return res, err
+	}
+	all, held, err := r.hold(ctx, append(manifests, indexes...))
+	if err != nil {
+		return res, err
+	}
+	for _, m := range all {
+		res.Tags = append(res.Tags, Moved{m.target(), r.tagBefore(m.ref)})
+	}
+	res.Held = held
+	return res, r.protected(all)
+}
+
 // settled says whether this run has changed nothing that another one could have
 // changed at the same time.
 func (r *runner) settled(done []Moved, mine orders) bool {

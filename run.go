@@ -91,7 +91,7 @@ func (e *UnitsError) Unwrap() []error {
 // user-facing tags, then the indexes. When any unit fails, what does not depend
 // on it is still finished, but no tag is moved.
 func (p *Pass) Execute(ctx context.Context) (Result, error) {
-	r := &runner{pass: p, made: map[string]*Made{}, images: map[string]*picture{}, byKey: map[registry.Ref]*picture{}, before: map[registry.Ref]string{}, unknown: map[registry.Ref]error{}}
+	r := p.newRunner()
 	defer p.endAhead()
 	defer r.inBackground.Wait()
 	start := time.Now()
@@ -120,6 +120,13 @@ func (p *Pass) Execute(ctx context.Context) (Result, error) {
 	}
 	p.emit(e)
 	return res, err
+}
+
+func (p *Pass) newRunner() *runner {
+	return &runner{
+		pass: p, made: map[string]*Made{}, images: map[string]*picture{}, byKey: map[registry.Ref]*picture{},
+		before: map[registry.Ref]string{}, unknown: map[registry.Ref]error{},
+	}
 }
 
 func parentIDs(u *graph.Unit) []string {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 	strata "github.com/strata-build/strata"
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/plan"
+	"github.com/strata-build/strata/internal/view"
 )
 
 const forceHelp = "move tags that the project protects, and those that a newer commit has set, too"
@@ -36,6 +38,9 @@ them back. It still sets the tags of its own version.
 		ValidArgsFunction: a.completeUnits,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.push = !local
+			if f.dryRun {
+				f.before = func(p *strata.Pass) (bool, error) { return true, a.showMoves(cmd.Context(), p, f.json) }
+			}
 			return a.build(cmd.Context(), f, args)
 		},
 	}
@@ -45,7 +50,7 @@ them back. It still sets the tags of its own version.
 	f.addTime(cmd)
 	summaryFlag(cmd, &f.summary)
 	a.engineFlags(cmd)
-	fl.BoolVar(&f.dryRun, "dry-run", false, "check that every unit is there, show them, and stop")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "check that every unit is there, show which tags would move, and stop")
 	fl.BoolVar(&f.noTest, "no-test", false, "move tags without running the tests of the layers")
 	fl.BoolVar(&f.force, "force", false, forceHelp)
 	fl.StringVar(&f.progress, "progress", "auto", "`form` of progress: auto, tty, plain, json or quiet")
@@ -71,4 +76,36 @@ func allMade(p *strata.Pass) error {
 	return diag.Hint(fmt.Errorf("publishing: %d of %d units are not in the registry: %s",
 		len(missing), len(p.Plan.Steps), strings.Join(missing, ", ")),
 		"no tag was moved; %s%s makes them, and strata explain UNIT tells what a key was made from", command, strings.Join(missing, " "))
+}
+
+// showMoves says which tags publish would move.
+func (a *app) showMoves(ctx context.Context, p *strata.Pass, asJSON bool) error {
+	res, err := p.Moves(ctx)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return writeJSON(a.machine.Stdout, resultJSON(res))
+	}
+	t := view.Table{Columns: []view.Column{{Title: "TAG", Shrink: true}, {Title: "WAS"}, {Title: "IS"}}}
+	moved := 0
+	for _, m := range res.Tags {
+		if m.Previous != m.Ref.Digest.String() {
+			moved++
+			t.Row(m.Ref.Repository().WithTag(m.Ref.Tag).FamiliarString(), shortDigest(m.Previous), shortDigest(m.Ref.Digest.String()))
+		}
+	}
+	w := a.machine.Stdout
+	if moved > 0 {
+		if err := t.Write(w, a.palette(w), a.width(w)); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
+	said := fmt.Sprintf("%d of %d tags would move in %s", moved, len(res.Tags)+len(res.Held), where(p))
+	if len(res.Held) > 0 {
+		said += fmt.Sprintf("; %d stay with the newer commit %.12s", len(res.Held), res.Held[0].Revision)
+	}
+	fmt.Fprintln(w, said)
+	return nil
 }
