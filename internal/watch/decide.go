@@ -111,6 +111,7 @@ type observation struct {
 	image    Image
 	answer   Answer
 	policies []string
+	ways     map[string]string
 	name     string // of the project
 	now      time.Time
 	every    time.Duration
@@ -129,7 +130,7 @@ func (st *State) observe(o observation) []Note {
 	s.Next = o.now.Add(pollWait(o.every, 0, o.jitter)).UTC()
 	switch {
 	case a.Digest == o.image.Pinned:
-		s.Same, s.Told = "", ""
+		s.Same, s.Told, s.At, s.Old, s.Given = "", "", time.Time{}, "", nil
 		return st.drop(o.running, "it is pinned now", func(j *Job) bool {
 			return j.Event.Type == ImageMoved && j.Event.Image == o.image.Name && j.Claimed.IsZero()
 		})
@@ -139,13 +140,33 @@ func (st *State) observe(o observation) []Note {
 	case a.Digest == s.Same, a.Digest == s.Told, o.running != nil && o.running.Event.Image == o.image.Name:
 		return nil // a move in the midst of an action is found again
 	}
-	s.Told = a.Digest
+	s.Told, s.At, s.Old, s.Given = a.Digest, o.now.UTC(), o.image.Pinned, given{}
+	s.Given.add(o.policies, o.ways)
+	return st.add(s.event(o.image, o.name), o.policies)
+}
+
+// event is the newest one of an image.
+func (s *ImageState) event(i Image, project string) Event {
 	e := Event{
-		Version: 1, Type: ImageMoved, Time: o.now.UTC(), Project: o.name, Image: o.image.Name,
-		Old: o.image.Pinned, New: a.Digest, Units: o.image.Units,
+		Version: 1, Type: ImageMoved, Time: s.At, Project: project, Image: i.Name, Old: s.Old, New: s.Told, Units: i.Units,
 	}
-	e.Delivery = deliveryID(o.name, e.Image, string(e.Old), string(e.New), e.Time.Format(time.RFC3339Nano))
-	return st.add(e, o.policies)
+	e.Delivery = deliveryID(project, e.Image, string(e.Old), string(e.New), e.Time.Format(time.RFC3339Nano))
+	return e
+}
+
+func (g given) add(policies []string, ways map[string]string) {
+	for _, p := range policies {
+		g[p] = ways[p]
+	}
+}
+
+// lacking gives the policies that did not get an event, or act in another way
+// than when they did.
+func (g given) lacking(policies []string, ways map[string]string) []string {
+	return slices.DeleteFunc(slices.Clone(policies), func(p string) bool {
+		way, ok := g[p]
+		return ok && way == ways[p]
+	})
 }
 
 func (st *State) observeError(o observation) []Note {
@@ -165,6 +186,49 @@ func (st *State) observeError(o observation) []Note {
 	return []Note{{Type: PollFailed, Image: o.image.Name, Error: s.Error, Retry: st.nextLook(o.image), Attempt: s.Errors}}
 }
 
+// late gives policies that came later the events that still stand: of images
+// that are outdated, and of the current slots.
+func (st *State) late(p Project, policies []string, c Config, now time.Time, running *Job) []Note {
+	var notes []Note
+	busy := func(subject string) bool { return running != nil && running.Event.Subject() == subject }
+	for _, i := range p.Images {
+		s := st.Images[i.Name]
+		if s == nil || s.Told == "" || !s.outdated(i) || s.Seen != s.Told || busy(i.Name) {
+			continue
+		}
+		if s.Given == nil { // written by a version that did not note it
+			s.Given = given{}
+		}
+		if s.At.IsZero() {
+			s.At, s.Old = now.UTC(), i.Pinned
+		}
+		lacking := s.Given.lacking(policies, c.Ways)
+		s.Given.add(lacking, c.Ways)
+		notes = append(notes, st.add(s.event(i, c.Name), lacking)...)
+	}
+	for _, l := range p.Layers {
+		current, s := slot.At(l.Refresh, now), st.Layers[l.Name]
+		if s == nil || !s.Start.Equal(current.Start) || busy(l.Name) {
+			continue
+		}
+		if s.Given == nil {
+			s.Given = given{}
+		}
+		lacking := s.Given.lacking(policies, nil)
+		s.Given.add(lacking, nil)
+		notes = append(notes, st.add(slotEvent(l, current, c.Name, now), lacking)...)
+	}
+	return notes
+}
+
+func slotEvent(l Layer, s slot.Slot, project string, now time.Time) Event {
+	return Event{
+		Version: 1, Type: SlotTurned, Time: now.UTC(), Project: project, Layer: l.Name,
+		Slot: s.Name, Start: s.Start, End: s.End, Units: l.Units,
+		Delivery: deliveryID(project, l.Name, s.Start.Format(time.RFC3339)),
+	}
+}
+
 // turn makes an event for each layer whose slot has turned. Slots that passed
 // unnoticed are skipped: the newest does their work.
 func (st *State) turn(p Project, policies []string, name string, now time.Time, running *Job) []Note {
@@ -178,17 +242,13 @@ func (st *State) turn(p Project, policies []string, name string, now time.Time, 
 		if busy || last != nil && !current.Start.After(last.Start) {
 			continue // the second also when a clock went back
 		}
-		e := Event{
-			Version: 1, Type: SlotTurned, Time: now.UTC(), Project: name, Layer: l.Name,
-			Slot: current.Name, Start: current.Start, End: current.End, Units: l.Units,
-			Delivery: deliveryID(name, l.Name, current.Start.Format(time.RFC3339)),
-		}
+		e := slotEvent(l, current, name, now)
+		s := &LayerState{Slot: current.Name, Start: current.Start, Given: given{}}
+		s.Given.add(policies, nil)
 		if last != nil {
-			e.Skipped = between(l, last.Start, current)
-			st.Layers[l.Name] = &LayerState{Slot: current.Name, Start: current.Start, Done: last.Done}
-		} else {
-			st.Layers[l.Name] = &LayerState{Slot: current.Name, Start: current.Start}
+			e.Skipped, s.Done = between(l, last.Start, current), last.Done
 		}
+		st.Layers[l.Name] = s
 		turned = append(turned, e)
 	}
 	slices.SortStableFunc(turned, func(a, b Event) int { return a.Start.Compare(b.Start) })
@@ -247,11 +307,24 @@ func (st *State) drop(running *Job, why string, pointless func(*Job) bool) []Not
 	return notes
 }
 
-// forget removes the jobs of policies that are not there any more.
+// forget removes the jobs of policies that are not there any more. One that
+// comes back gets what it did not come to.
 func (st *State) forget(policies []string) {
-	if len(policies) > 0 {
-		st.Jobs = slices.DeleteFunc(st.Jobs, func(j *Job) bool { return !slices.Contains(policies, j.Policy) })
+	if len(policies) == 0 {
+		return
 	}
+	st.Jobs = slices.DeleteFunc(st.Jobs, func(j *Job) bool {
+		if slices.Contains(policies, j.Policy) {
+			return false
+		}
+		if l := st.Layers[j.Event.Layer]; j.Event.Type == SlotTurned && l != nil {
+			delete(l.Given, j.Policy)
+		}
+		if i := st.Images[j.Event.Image]; j.Event.Type == ImageMoved && i != nil {
+			delete(i.Given, j.Policy)
+		}
+		return true
+	})
 }
 
 // pick gives the action to take now: the one that failed least, of those the

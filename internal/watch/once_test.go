@@ -54,7 +54,7 @@ func TestOnce(t *testing.T) {
 		limited = false
 		check("second", once(), "rebuild for ml: it does not compile", 1, 0)
 		time.Sleep(30 * time.Minute)
-		check("within the waits", once(), "", 1, 0)
+		check("within the waits", once(), "rebuild for ml: it failed, and is not tried again before 2026-11-22T13:00:00Z", 1, 0)
 		time.Sleep(31 * time.Minute)
 		check("after them", once(), "", 2, 1)
 		time.Sleep(24 * time.Hour)
@@ -99,6 +99,93 @@ func TestPlan(t *testing.T) {
 		}
 		if next := time.Until(st.Images[0].Next); next < 0 || next > 17*time.Minute || len(w.looks) > 0 {
 			t.Errorf("the next look is in %s", next)
+		}
+	})
+}
+
+// A policy that comes later gets what still stands, under the same delivery ID:
+// a move and a slot of today, each once.
+func TestLaterPolicy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.project.Layers = layers[:1]
+		w.image("debian:12", "docker.io")
+		w.image("same:1", "docker.io")
+		w.at["debian:12"] = sum("2")
+		once := func(way string, policies ...string) (got []string) {
+			c := w.config()
+			c.Policies = nil
+			for _, name := range policies {
+				c.Policies = append(c.Policies, w.policy(name, func(context.Context, Event, int) error {
+					if name == "broken" {
+						return errors.New("it is broken")
+					}
+					return nil
+				}))
+			}
+			if way != "" {
+				c.Ways = map[string]string{"rebuild": way}
+			}
+			s, err := Open(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.done = nil
+			_ = s.Once(t.Context())
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range w.done {
+				got = append(got, a.policy+" "+a.subject)
+			}
+			return got
+		}
+		check := func(when string, got []string, want ...string) {
+			t.Helper()
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", when, diff)
+			}
+		}
+		check("first", once("", "tell"), "tell debian:12", "tell base")
+		id := w.done[0].delivery
+		check("later", once("", "tell", "rebuild"), "rebuild debian:12", "rebuild base")
+		if w.done[0].delivery != id {
+			t.Errorf("the delivery is %s for one policy and %s for the other", id, w.done[0].delivery)
+		}
+		check("again", once("", "tell", "rebuild"))
+		check("another way", once("update-lock", "rebuild"), "rebuild debian:12")
+		check("the same way", once("update-lock", "rebuild"))
+		check("one that fails", once("", "broken"))
+		check("without it", once("", "tell"))
+		w.project.Images[0].Pinned = sum("2")
+		check("pinned", once("", "tell", "new"), "new base")
+	})
+}
+
+// A service that begins with another policy need not wait for a look.
+func TestLaterPolicyOfAService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.project.Layers = layers[:1]
+		w.image("debian:12", "docker.io")
+		w.at["debian:12"] = sum("2")
+		stop := w.start()
+		time.Sleep(time.Hour)
+		stop()
+		w.looks, w.done = nil, nil
+		c := w.config()
+		c.Policies = []Policy{w.policy("late", func(context.Context, Event, int) error { return nil })}
+		s, err := Open(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := errors.Join(s.Run(ctx), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if len(w.done) != 2 || len(w.looks) != 0 {
+			t.Errorf("it did %v and looked at %v", w.done, w.looks)
 		}
 	})
 }

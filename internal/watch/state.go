@@ -38,6 +38,7 @@ type LayerState struct {
 	Slot  string    `json:"slot"`
 	Start time.Time `json:"start"`
 	Done  time.Time `json:"done,omitzero"` // when the last action for it ended well
+	Given given     `json:"given,omitempty"`
 }
 
 // ImageState is what is known of an image.
@@ -45,11 +46,18 @@ type ImageState struct {
 	Seen    digest.Digest `json:"seen,omitempty"` // at the last look
 	Same    digest.Digest `json:"same,omitempty"` // differs from the pinned one, but on no pinned platform
 	Told    digest.Digest `json:"told,omitempty"` // the newest with an event
+	At      time.Time     `json:"at,omitzero"`    // when that was noticed
+	Old     digest.Digest `json:"old,omitempty"`  // what was pinned then
+	Given   given         `json:"given,omitempty"`
 	Checked time.Time     `json:"checked,omitzero"`
 	Next    time.Time     `json:"next"`
 	Errors  int           `json:"errors,omitempty"` // in a row
 	Error   string        `json:"error,omitempty"`
 }
+
+// given is the policies that have the newest event of an image or a layer, done
+// or to be done, each with how it acts ([Config.Ways]).
+type given map[string]string
 
 // Job is one event that one policy has to act on.
 type Job struct {
@@ -59,6 +67,7 @@ type Job struct {
 	Attempts  int       `json:"attempts,omitempty"`
 	Failures  int       `json:"failures,omitempty"` // in a row, those of events that it took the place of included
 	NotBefore time.Time `json:"notBefore,omitzero"`
+	Error     string    `json:"error,omitempty"` // of the last failure
 }
 
 // store is a state file and its lock.

@@ -14,7 +14,6 @@ package watch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -59,10 +58,13 @@ type Config struct {
 	Load func(context.Context) (Project, error)
 	// Poll asks for the digests of images and gives an answer for each, in order.
 	Poll     func(context.Context, []Look) []Answer
-	Policies []Policy   // at least one, each name once
-	Emit     func(Note) // takes the log, one note at a time
-	Now      func() time.Time
-	Rand     func() float64 // in [0, 1); nil is a random one
+	Policies []Policy // at least one, each name once
+	// Ways says of a policy how it acts on images that move, where its name does
+	// not tell: one that acts in another way than before gets the event again.
+	Ways map[string]string
+	Emit func(Note) // takes the log, one note at a time
+	Now  func() time.Time
+	Rand func() float64 // in [0, 1); nil is a random one
 }
 
 // Look is an image to ask for. Known are digests that need no comparison: the
@@ -128,6 +130,8 @@ func (e Event) Subject() string {
 const (
 	Started       = "watch.started"
 	Ended         = "watch.ended"
+	Looked        = "watch.looked" // the end of looking and acting once
+	Idle          = "watch.idle"   // there is nothing to watch
 	SlotsSkipped  = "slots.skipped"
 	PollFailed    = "poll.failed"
 	ProjectFailed = "project.failed"
@@ -136,6 +140,7 @@ const (
 	ActionFailed  = "action.failed"
 	ActionStopped = "action.stopped" // by the service's end; it goes on at the next start
 	ActionDropped = "action.dropped"
+	ActionWaiting = "action.waiting" // it failed before, and is not due yet
 )
 
 // Note is one line of the service's log.
@@ -165,6 +170,9 @@ type Service struct {
 	metrics *metrics
 	seen    health
 	loaded  time.Time // when the project was read
+	begun   bool      // a round has been
+	looked  int       // images in this round
+	idle    bool      // it was told that there is nothing to watch
 	problem string    // why it could not be read since
 	status  atomic.Pointer[Status]
 	telling sync.Mutex
@@ -279,51 +287,21 @@ func (s *Service) drain() error {
 	return s.finish(<-s.results)
 }
 
-// Once looks at every image, turns the slots, tries each action that is due
-// once, and says what failed. A host that limits requests is left alone for as
-// long as it asked.
-func (s *Service) Once(ctx context.Context) error {
-	if err := s.round(ctx, true); err != nil {
-		return err
-	}
-	var errs []error
-	if s.seen.roundErr != nil {
-		errs = append(errs, s.seen.roundErr)
-	}
-	tried := map[*Job]bool{}
-	for ctx.Err() == nil {
-		j := s.state.pick(s.config.Now(), func(j *Job) bool { return !tried[j] })
-		if j == nil {
-			break
-		}
-		tried[j] = true
-		if err := s.start(ctx, j); err != nil {
-			return err
-		}
-		o := <-s.results
-		if err := s.finish(o); err != nil {
-			return err
-		}
-		if o.err != nil && !o.stopped {
-			errs = append(errs, fmt.Errorf("%s for %s: %w", j.Policy, j.Event.Subject(), o.err))
-		}
-	}
-	s.publish()
-	return errors.Join(errs...)
-}
-
 // round reads the project, looks at the images that are due and turns slots.
 func (s *Service) round(ctx context.Context, all bool) error {
 	now := s.config.Now()
 	// Perhaps it was edited; with nothing that is due, nobody would look. And a
 	// clock that went back leaves everything far ahead.
-	edited := now.Sub(s.loaded) >= s.config.Every || now.Before(s.loaded)
+	edited := !s.begun || now.Sub(s.loaded) >= s.config.Every || now.Before(s.loaded)
 	if !all && !edited && !s.state.due(s.project, now, s.running) {
 		return nil
 	}
+	s.begun = true
 	s.reload(ctx)
+	s.tellIdle()
 	s.state.meet(s.project, now, s.config.Every, s.config.Rand)
 	looks := s.state.looks(s.project, now, all)
+	s.looked = len(looks)
 	if len(looks) > 0 {
 		s.look(ctx, looks)
 	}
@@ -332,6 +310,7 @@ func (s *Service) round(ctx context.Context, all bool) error {
 	}
 	now = s.config.Now() // asking takes its time
 	notes := s.state.turn(s.project, s.policies(), s.config.Name, now, s.running)
+	notes = append(notes, s.state.late(s.project, s.policies(), s.config, now, s.running)...)
 	if err := s.save(); err != nil {
 		return err
 	}
@@ -367,7 +346,7 @@ func (s *Service) look(ctx context.Context, looks []Look) {
 	for i, l := range looks {
 		a := answers[i]
 		notes := s.state.observe(observation{
-			image: l.Image, answer: a, policies: s.policies(), name: s.config.Name,
+			image: l.Image, answer: a, policies: s.policies(), ways: s.config.Ways, name: s.config.Name,
 			now: now, every: s.config.Every, jitter: s.config.Rand(), running: s.running,
 		})
 		s.metrics.poll(a, l.Image)
@@ -427,6 +406,7 @@ func (s *Service) finish(o outcome) error {
 		var l later
 		errors.As(o.err, &l)
 		s.state.failed(o.job, now, l.after)
+		o.job.Error = o.err.Error()
 		s.seen.failure(now, o.err)
 		n.Type, n.Error, n.Retry = ActionFailed, o.err.Error(), o.job.NotBefore
 	default:
