@@ -10,7 +10,9 @@ package lock
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -55,6 +57,9 @@ type Platform struct {
 	OnBuild    []string      `json:"onBuild,omitempty"`
 }
 
+// ErrConflict is what is wrong with a lock that git could not merge.
+var ErrConflict = errors.New("git's conflict markers are in it")
+
 // Parse reads a lock. Members that it does not know are an error: they would be
 // lost when the lock is written again.
 func Parse(data []byte) (*File, error) {
@@ -62,7 +67,7 @@ func Parse(data []byte) (*File, error) {
 	d.DisallowUnknownFields()
 	var f File
 	if err := d.Decode(&f); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", Name, err)
+		return nil, badJSON(data, err)
 	}
 	if f.Version != Version {
 		return nil, fmt.Errorf("reading %s: its version is %d, this program knows %d", Name, f.Version, Version)
@@ -73,6 +78,30 @@ func Parse(data []byte) (*File, error) {
 		}
 	}
 	return f.sorted(), nil
+}
+
+// badJSON says in which line reading ended.
+func badJSON(data []byte, err error) error {
+	for n, l := range bytes.Split(data, []byte("\n")) {
+		if bytes.HasPrefix(l, []byte("<<<<<<< ")) {
+			return fmt.Errorf("reading %s: line %d: %w", Name, n+1, ErrConflict)
+		}
+	}
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	var at int64
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		at, err = int64(len(bytes.TrimRight(data, "\n"))), errors.New("the file ends in the midst of it")
+	case errors.As(err, &syntax):
+		at = syntax.Offset
+	case errors.As(err, &kind):
+		at = kind.Offset
+	default: // of a member that is not known no place is told
+		return fmt.Errorf("reading %s: %w", Name, err)
+	}
+	at = min(max(at, 0), int64(len(data)))
+	return fmt.Errorf("reading %s: line %d: %w", Name, 1+bytes.Count(data[:at], []byte("\n")), err)
 }
 
 func (i Image) check() error {

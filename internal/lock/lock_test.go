@@ -59,7 +59,7 @@ func TestEncodeParse(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"":              "reading strata.lock: EOF",
+		"":              "reading strata.lock: line 1: the file ends in the midst of it",
 		`{"version":2}`: "its version is 2, this program knows 1",
 		`{"verson":1}`:  `unknown field "verson"`,
 		`{"version":1,"images":[{"image":"a","digest":"x"}]}`: `image "a": digest "x": invalid checksum digest format`,
@@ -142,4 +142,18 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("what was written can't be read: %v", err)
 		}
 	})
+}
+
+func TestParseSaysTheLine(t *testing.T) {
+	for _, c := range []struct{ name, data, want string }{
+		{"cut", "{\n  \"version\": 1,\n", "reading strata.lock: line 2: the file ends in the midst of it"},
+		{"empty", "", "reading strata.lock: line 1: the file ends in the midst of it"},
+		{"syntax", "{\n  \"version\": 1,\n  images\n}\n", "reading strata.lock: line 3: invalid character 'i' looking for beginning of object key string"},
+		{"conflict", "{\n<<<<<<< HEAD\n", "reading strata.lock: line 2: git's conflict markers are in it"},
+	} {
+		_, err := Parse([]byte(c.data))
+		if err == nil || err.Error() != c.want {
+			t.Errorf("%s: it said %v, want %s", c.name, err, c.want)
+		}
+	}
 }
