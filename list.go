@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -40,7 +39,7 @@ func Tags(ctx context.Context, c Config) ([]Listed, error) {
 		if errors.Is(err, registry.ErrNotFound) {
 			continue
 		} else if err != nil {
-			return nil, fmt.Errorf("listing the tags of %s: %w", repo.FamiliarString(), err)
+			return nil, err
 		}
 		for _, t := range tags {
 			if !strings.HasPrefix(t, "strata-") && !strings.HasPrefix(t, "sha256-") {

@@ -2,10 +2,16 @@ package strata
 
 import (
 	"context"
+	"errors"
 	"maps"
+	"strings"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
+
+	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/dockerfile"
+	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/lock"
 	"github.com/strata-build/strata/internal/registry"
 )
@@ -87,6 +93,28 @@ func (c Config) pinned(e external, ref registry.Ref) (resolved, bool) {
 		ref: ref, source: ref.Repository(), index: i.Index, digest: p.Digest,
 		base: dockerfile.Config{Env: p.Env, WorkingDir: p.WorkingDir, Shell: p.Shell, OnBuild: p.OnBuild},
 	}, true
+}
+
+// gonePin hints at strata.lock where a unit failed because the registry has not
+// any more what is pinned. An engine's error tells that by its text alone.
+func (p *Pass) gonePin(u *graph.Unit, err error) error {
+	if err == nil || !errors.Is(err, registry.ErrNotFound) && !strings.Contains(err.Error(), "not found") {
+		return err
+	}
+	for _, f := range p.froms(u) {
+		e, ok := externalOf(p.Graph, u, f)
+		if !ok {
+			continue
+		}
+		x := p.externals[e]
+		_, locked := p.Config.pinned(e, x.ref)
+		for _, d := range []digest.Digest{x.index, x.digest} {
+			if locked && strings.Contains(err.Error(), string(d)) {
+				return diag.Hint(err, "%s pins it; `strata update %s` moves it", lock.Name, e.image)
+			}
+		}
+	}
+	return err
 }
 
 // inPinned gives the name under which an image is looked up that the lock has

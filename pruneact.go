@@ -3,7 +3,6 @@ package strata
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -125,7 +124,7 @@ func (d *deleting) check(ctx context.Context) error {
 		if errors.Is(err, registry.ErrNotFound) {
 			continue
 		} else if err != nil {
-			return fmt.Errorf("listing the tags of %s: %w", repo.FamiliarString(), err)
+			return err
 		}
 		tags = slices.DeleteFunc(tags, func(t registry.TagInfo) bool {
 			old, known := x.found.tags[t.Ref]

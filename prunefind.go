@@ -67,7 +67,7 @@ func (f *findings) lookAt(ctx context.Context, repo registry.Ref, want func(regi
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil
 	} else if err != nil {
-		return fmt.Errorf("listing the tags of %s: %w", repo.FamiliarString(), err)
+		return err
 	}
 	tags = slices.DeleteFunc(tags, func(t registry.TagInfo) bool { return !want(t) })
 	if err := f.readTags(ctx, repo, tags); err != nil {

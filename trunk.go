@@ -52,7 +52,7 @@ func (r *runner) trunk(ctx context.Context, u *graph.Unit, step plan.Step, m *Ma
 		return img, false, err
 	}
 	img, err = r.base(ctx, u, t.From)
-	return img, false, err
+	return img, false, r.pass.gonePin(u, err)
 }
 
 // base gives the image behind a From.
@@ -116,7 +116,7 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	job.NoCache = job.NoCache || fresh || r.pass.forced(u)
 	res, err := engine.Build(ctx, job, sink)
 	if err != nil {
-		return nil, err
+		return nil, r.pass.gonePin(u, err)
 	}
 	if res.Release != nil {
 		defer res.Release()

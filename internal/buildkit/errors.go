@@ -105,6 +105,10 @@ func withHint(err error, platform string) error {
 	case strings.Contains(text, "401 Unauthorized"), strings.Contains(text, "403 Forbidden"),
 		strings.Contains(text, "insufficient_scope"), strings.Contains(text, "no basic auth credentials"):
 		return diag.Hint(err, "log in to the registry: docker login HOST")
+	case strings.Contains(text, "unable to find user"):
+		return diag.Hint(err, "name a user that the image's /etc/passwd has, or a number: --user 1000")
+	case strings.Contains(text, "unable to find group"):
+		return diag.Hint(err, "name a group that the image's /etc/group has, or a number: --user 1000:1000")
 	case strings.Contains(text, "no space left on device"):
 		return diag.Hint(err, "free disk space: strata store prune")
 	}

@@ -32,6 +32,9 @@ var embeddedCaches = []string{"registry", "local", "inline"}
 // engine's own exporter.
 const localAttr = "strata-job"
 
+// jobNetworks are those that a job can have; "" is the engine's own.
+var jobNetworks = []string{"", "none", "host"}
+
 // epochArg is the build argument by which BuildKit takes SOURCE_DATE_EPOCH.
 const epochArg = "SOURCE_DATE_EPOCH"
 
@@ -47,7 +50,7 @@ func (e *engine) check(j build.Job) error {
 				"use type=registry, or name a BuildKit that has it with --engine")
 		}
 	}
-	if err := oneOf("network", j.Network, "", "none", "host"); err != nil {
+	if err := oneOf("network", j.Network, jobNetworks...); err != nil {
 		return err
 	}
 	if j.Export != nil {

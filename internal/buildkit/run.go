@@ -1,6 +1,7 @@
 package buildkit
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,6 +39,9 @@ type RunJob = build.RunJob
 // megabyte of what the command wrote. The error is nil when the command ran to
 // its end, whatever its exit code.
 func (e *engine) Run(ctx context.Context, j RunJob, s event.Sink) (exitCode int, output []byte, err error) {
+	if err := oneOf("network", j.Network, jobNetworks...); err != nil {
+		return 0, nil, err
+	}
 	parent := ctx
 	if j.Timeout > 0 {
 		var cancel context.CancelFunc
@@ -65,11 +69,13 @@ func (e *engine) Run(ctx context.Context, j RunJob, s event.Sink) (exitCode int,
 		err = ErrTimeout
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
+	case c.unstarted != nil:
+		err = withHint(c.unstarted, j.Platform)
 	case err != nil:
 		err = withHint(cause{err}, j.Platform)
 	}
 	if err != nil {
-		err = fmt.Errorf("running %q in %q: %w", j.Args, j.Image, err)
+		err = fmt.Errorf("running %s in %s: %w", c.name(), cmp.Or(j.Unit, j.Image), err)
 	}
 	return c.code, c.output(), err
 }
@@ -81,9 +87,19 @@ type command struct {
 	sink event.Sink
 	code int
 
+	unstarted *StartError // why it was never run
+
 	mu   sync.Mutex
 	out  []byte
 	line []byte
+}
+
+// name is what errors call the command.
+func (c *command) name() string {
+	if len(c.job.Args) == 0 {
+		return "its own command"
+	}
+	return fmt.Sprintf("%q", c.job.Args)
 }
 
 // run is the program that BuildKit's gateway calls.
@@ -151,16 +167,19 @@ func (c *command) start(ctx context.Context, ctr gateway.Container, config ocisp
 		User:   c.job.User,
 		Cwd:    c.job.Dir,
 		Stdout: writeCloser{c},
-		Stderr: writeCloser{c},
 	}
+	words := &startWords{to: c} // of what starts the command
 	if a := c.job.Attach; a != nil {
 		req.Stdin, req.Stdout, req.Tty = a.Stdin, writeCloser{a.Stdout}, a.TTY
-		if req.Stderr = nil; !a.TTY {
-			req.Stderr = writeCloser{a.Stderr}
+		if words.to = a.Stderr; a.TTY {
+			words.to, req.Stdout = a.Stdout, writeCloser{words}
 		}
 		if a.Started != nil {
 			a.Started()
 		}
+	}
+	if c.job.Attach == nil || !c.job.Attach.TTY {
+		req.Stderr = writeCloser{words}
 	}
 	if len(req.Args) == 0 {
 		req.Args = append(append([]string{}, config.Entrypoint...), config.Cmd...)
@@ -189,6 +208,9 @@ func (c *command) start(ctx context.Context, ctr gateway.Container, config ocisp
 	var exit *gatewayapi.ExitError
 	if errors.As(err, &exit) && exit.ExitCode < gatewayapi.UnknownExitStatus {
 		c.code, err = int(exit.ExitCode), nil
+	}
+	if c.unstarted = words.end(c.code); c.unstarted != nil {
+		c.code, err = c.unstarted.Code, c.unstarted
 	}
 	done := event.Event{Type: event.StepFinished, Time: time.Now(), Step: name, Seconds: time.Since(began).Seconds()}
 	switch {

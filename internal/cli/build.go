@@ -14,7 +14,6 @@ import (
 
 	strata "github.com/strata-build/strata"
 	"github.com/strata-build/strata/internal/build"
-	"github.com/strata-build/strata/internal/buildkit"
 	"github.com/strata-build/strata/internal/event"
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/record"
@@ -313,63 +312,4 @@ func where(p *strata.Pass) string {
 		name += " (on this machine)"
 	}
 	return name
-}
-
-func (a *app) runCmd() *cobra.Command {
-	var f passFlags
-	var network, user string
-	var timeout time.Duration
-	cmd := &cobra.Command{
-		Use:   "run UNIT [-- COMMAND...]",
-		Short: "Run a command in a unit's image",
-		Long: `Run runs a command in the image of a unit, in the engine, and exits with the
-command's exit code. The image must have been built as the project is now (strata
-build). Nothing that the command writes is kept. Without a command it is the
-image's own.`,
-		Example: `  strata run app/cpu/amd64 -- python3 -m src.server --selftest
-  strata run prod --network none -- node --version`,
-		Args:              takes(1, -1),
-		ValidArgsFunction: a.completeUnits,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := a.prepare(cmd.Context(), f, args[:1], nil)
-			if err != nil {
-				return err
-			}
-			if len(p.Wanted) != 1 {
-				return usage("running in %q: it names %d units, not one", args[0], len(p.Wanted))
-			}
-			u := p.Wanted[0]
-			ref, err := p.Image(u.ID)
-			if err != nil {
-				return err
-			}
-			e, err := a.openEngine(cmd.Context(), func(s string, v ...any) { fmt.Fprintf(a.machine.Stderr, s+"\n", v...) })
-			if err != nil {
-				return err
-			}
-			exit, _, err := e.Run(cmd.Context(), buildkit.RunJob{
-				Unit: u.ID, Image: a.engineRef(ref), Platform: u.Platform, Args: args[1:],
-				Network: network, User: user, Timeout: timeout,
-			}, a.outputSink())
-			if err == nil && exit != 0 {
-				return code(exit)
-			}
-			return err
-		},
-	}
-	f.addPush(cmd)
-	a.engineFlags(cmd)
-	cmd.Flags().StringVar(&network, "network", "", "`network` of the command: none or host (default host)")
-	cmd.Flags().StringVar(&user, "user", "", "`user` to run as (default: the image's)")
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "end the command after this `time`, such as 30s")
-	return cmd
-}
-
-// outputSink writes a command's output as it comes.
-func (a *app) outputSink() event.Sink {
-	return event.Func(func(e event.Event) {
-		if e.Type == event.StepLog {
-			fmt.Fprintln(a.machine.Stdout, e.Text)
-		}
-	})
 }

@@ -72,6 +72,19 @@ type code int
 
 func (c code) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
+// exitTimeout is the exit code of a command in an image that ran for too long, as
+// that of timeout(1).
+const exitTimeout code = 124
+
+// codeError is an error with an exit code of its own.
+type codeError struct {
+	code code
+	err  error
+}
+
+func (e *codeError) Error() string { return e.err.Error() }
+func (e *codeError) Unwrap() error { return e.err }
+
 // Run runs one command and gives its exit code.
 func Run(ctx context.Context, m Machine, args []string) int {
 	a := &app{machine: m, args: args}
@@ -85,9 +98,13 @@ func Run(ctx context.Context, m Machine, args []string) int {
 		err = e
 	}
 	var c code
+	var own *codeError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &own):
+		a.complain(err)
+		return int(own.code)
 	case errors.As(err, &c):
 		return int(c)
 	}
@@ -167,7 +184,7 @@ func (a *app) checkColor() error {
 	case "auto", "always", "never":
 		return nil
 	}
-	return usage("reading --color: %q is none of auto, always, never", a.flags.color)
+	return diag.Hint(fmt.Errorf("reading --color: %q is none of auto, always, never", a.flags.color), "without --color it is auto: colors on a terminal")
 }
 
 const rootHelp = `Strata builds container images that stand on each other in layers, for several

@@ -29,6 +29,9 @@ func (a *app) lockFile() (*lock.File, error) {
 		return nil, fmt.Errorf("reading %s: %w", lock.Name, pathCause(err))
 	}
 	f, err := lock.Parse(data)
+	if errors.Is(err, lock.ErrConflict) {
+		return nil, diag.Hint(err, "take one side, then `strata lock`")
+	}
 	if err != nil {
 		return nil, diag.Hint(err, "`strata lock` writes it anew once it is removed")
 	}
@@ -81,12 +84,15 @@ func (a *app) checkLock(ctx context.Context, images []string, asJSON bool) error
 	if c.Lock == nil {
 		return diag.Hint(errors.New("there is no strata.lock to check"), "`strata lock` writes it")
 	}
-	changes, err := strata.Outdated(ctx, c)
-	if err != nil {
+	if err := knownImages(images, c.Lock); err != nil {
 		return err
 	}
 	if len(images) > 0 {
-		changes = slices.DeleteFunc(changes, func(ch lock.Change) bool { return !slices.Contains(images, ch.Name) })
+		c.Lock = c.Lock.Without(func(name string) bool { return !slices.Contains(images, name) })
+	}
+	changes, err := strata.Outdated(ctx, c)
+	if err != nil {
+		return err
 	}
 	if err := a.showChanges(ctx, c, changes, asJSON); err != nil {
 		return err
@@ -95,7 +101,26 @@ func (a *app) checkLock(ctx context.Context, images []string, asJSON bool) error
 		return code(exitChanges)
 	}
 	if !asJSON {
-		fmt.Fprintf(a.machine.Stdout, "%s is up to date: %d images\n", lock.Name, len(c.Lock.Images))
+		fmt.Fprintf(a.machine.Stdout, "%s is up to date: %s\n", lock.Name, plural(len(c.Lock.Images), "image"))
+	}
+	return nil
+}
+
+// knownImages checks that each of the images asked for is in a lock.
+func knownImages(images []string, f *lock.File) error {
+	for _, name := range images {
+		if _, ok := f.Index(name); ok {
+			continue
+		}
+		err := fmt.Errorf("updating %q: no Dockerfile of the project takes it, written like that", name)
+		if len(f.Images) == 0 {
+			return diag.Hint(err, "%s pins no image", lock.Name)
+		}
+		var known []string
+		for _, i := range f.Images {
+			known = append(known, i.Name)
+		}
+		return diag.Hint(err, "%s pins %s", lock.Name, strings.Join(known, ", "))
 	}
 	return nil
 }

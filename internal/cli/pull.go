@@ -44,6 +44,10 @@ publishing it.`,
 			if err := v.Close(); err != nil {
 				return err
 			}
+			if needed && len(got) == 0 {
+				fmt.Fprintln(a.machine.Stdout, "nothing is missing in the registry, so nothing was copied")
+				return nil
+			}
 			copied, here := 0, 0
 			for _, g := range got {
 				switch {

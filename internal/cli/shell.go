@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -16,13 +15,15 @@ import (
 	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/event"
+	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/inventory"
+	"github.com/strata-build/strata/internal/registry"
 	"github.com/strata-build/strata/internal/view"
 )
 
 type shellFlags struct {
-	passFlags
-	network, user, shell string
+	commandFlags
+	shell string
 }
 
 func (a *app) shellCmd() *cobra.Command {
@@ -44,68 +45,83 @@ input. The shell is the image's bash or sh; --shell names another one.`,
 		ValidArgsFunction: a.completeUnits,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.shell(cmd.Context(), f, args[0]) },
 	}
-	f.addPush(cmd)
+	f.add(cmd)
 	a.engineFlags(cmd)
-	cmd.Flags().StringVar(&f.network, "network", "", "`network` of the shell: none or host (default host)")
-	cmd.Flags().StringVar(&f.user, "user", "", "`user` to be (default: the image's)")
 	cmd.Flags().StringVar(&f.shell, "shell", "", "`path` of the shell in the image (default: its bash or sh)")
 	return cmd
 }
 
 func (a *app) shell(ctx context.Context, f shellFlags, name string) error {
+	network, err := f.jobNetwork()
+	if err != nil {
+		return err
+	}
 	in, out, tty, err := a.terminal()
 	if err != nil {
 		return err
+	}
+	keys := func(bool) error { return nil }
+	if tty {
+		var restore func()
+		if keys, restore, err = takeKeys(in); err != nil {
+			return err
+		}
+		defer restore()
 	}
 	p, err := a.prepare(ctx, f.passFlags, []string{name}, nil)
 	if err != nil {
 		return err
 	}
-	if len(p.Wanted) != 1 {
-		return usage("opening a shell in %q: it names %d units, not one", name, len(p.Wanted))
+	u, err := oneUnit("opening a shell in", name, p)
+	if err != nil {
+		return err
 	}
-	u := p.Wanted[0]
 	ref, err := p.Image(u.ID)
 	if err != nil {
 		return err
 	}
-	sh := f.shell
-	if sh == "" {
-		inv, err := strata.Inventory(ctx, p.Config.Client, ref, u.Platform)
-		if err != nil {
-			return fmt.Errorf("looking for a shell in %s: %w", u.ID, err)
-		}
-		if sh = findShell(inv); sh == "" {
-			return diag.Hint(fmt.Errorf("the image of %s has no shell", u.ID),
-				"`strata inventory %s` lists what it has, `strata run %s -- COMMAND` runs it", u.ID, u.ID)
-		}
+	sh, err := f.shellOf(ctx, p, u, ref)
+	if err != nil {
+		return err
 	}
 	e, err := a.openEngine(ctx, func(s string, v ...any) { fmt.Fprintf(a.machine.Stderr, s+"\n", v...) })
 	if err != nil {
 		return err
 	}
 	job := build.RunJob{
-		Unit: u.ID, Image: a.engineRef(ref), Platform: u.Platform, Args: []string{sh}, Network: f.network, User: f.user,
+		Unit: u.ID, Image: a.engineRef(ref), Platform: u.Platform, Args: []string{sh}, Network: network, User: f.user,
 		Attach: &build.Attach{Stdin: io.NopCloser(a.machine.Stdin), Stdout: a.machine.Stdout, Stderr: a.machine.Stderr},
 	}
-	restore := func() {}
 	if tty {
 		if t := a.machine.Getenv("TERM"); t != "" {
 			job.Env = []string{"TERM=" + t}
 		}
 		job.Attach.TTY = true
+		job.Attach.Stdin, job.Attach.Stdout = afterPrompt(a.machine.Stdin, a.machine.Stdout)
 		sizes, stop := windowSizes(out)
 		defer stop()
 		job.Attach.Sizes = sizes
-		var once sync.Once
-		job.Attach.Started = func() { once.Do(func() { restore = raw(in) }) }
+		job.Attach.Started = func() { _ = keys(true) } // where it can't, Ctrl-C ends the shell
 	}
 	exit, _, err := e.Run(ctx, job, event.Discard)
-	restore()
-	if err == nil && exit != 0 {
-		return code(exit)
+	_ = keys(false)
+	return ended(u.ID, exit, err)
+}
+
+// shellOf gives the path of the shell in an image.
+func (f *shellFlags) shellOf(ctx context.Context, p *strata.Pass, u *graph.Unit, ref registry.Ref) (string, error) {
+	if f.shell != "" {
+		return f.shell, nil
 	}
-	return err
+	inv, err := strata.Inventory(ctx, p.Config.Client, ref, u.Platform)
+	if err != nil {
+		return "", fmt.Errorf("looking for a shell in %s: %w", u.ID, err)
+	}
+	if sh := findShell(inv); sh != "" {
+		return sh, nil
+	}
+	return "", diag.Hint(fmt.Errorf("the image of %s has no shell", u.ID),
+		"`strata inventory %s` lists what it has, `strata run %s -- COMMAND` runs it", u.ID, u.ID)
 }
 
 // terminal says whether the shell has a terminal. One side of it alone is no
@@ -121,15 +137,6 @@ func (a *app) terminal() (in, out *os.File, tty bool, err error) {
 			"`strata run UNIT -- COMMAND` runs one command, and its output can go anywhere")
 	}
 	return in, out, true, nil
-}
-
-// raw hands every key to the shell, Ctrl-C too, until restore is called.
-func raw(in *os.File) (restore func()) {
-	before, err := term.MakeRaw(int(in.Fd()))
-	if err != nil {
-		return func() {}
-	}
-	return func() { _ = term.Restore(int(in.Fd()), before) }
 }
 
 // shellPaths are looked for in this order.

@@ -74,10 +74,8 @@ func (a *app) update(ctx context.Context, f updateFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range args {
-		if _, ok := next.Index(name); !ok {
-			return usage("updating %q: no Dockerfile of the project takes it, written like that", name)
-		}
+	if err := knownImages(args, next); err != nil {
+		return err
 	}
 	out := updateJSON{Images: []strata.Update{}, Steps: []plan.Step{}}
 	found, err := strata.Updates(ctx, c, old, next, !f.noPackages)
@@ -108,8 +106,11 @@ func (a *app) update(ctx context.Context, f updateFlags, args []string) error {
 	}
 	a.showSteps(w, out)
 	moved := fmt.Sprintf("%s: %d pinned, %d changed", lock.Name, len(next.Images), len(found))
-	if f.dryRun {
-		moved = fmt.Sprintf("%s is as it was: %d would change", lock.Name, len(found))
+	switch {
+	case f.dryRun && len(found) == 0:
+		moved = lock.Name + " is up to date: nothing would change"
+	case f.dryRun:
+		moved = fmt.Sprintf("%s is as it was: %s would change", lock.Name, plural(len(found), "image"))
 	}
 	fmt.Fprintln(w, moved)
 	return nil

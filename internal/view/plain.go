@@ -63,6 +63,9 @@ func plainLines(e event.Event, u *unit) []line {
 	case event.StepFinished:
 		return []line{append(prefix, span{Normal, stepName(e, u)}, span{Normal, ": "}, stepEnd(e))}
 	case event.UnitFinished:
+		if u.action == "pull" && u.err == "" && e.Text != "" && e.Text != "copied" {
+			return texts(prefix, Normal, e.Text)
+		}
 		return []line{append(prefix, unitEnd(u)...)}
 	}
 	return nil
