@@ -64,11 +64,12 @@ func (l *loader) bakeConfig(file string) *bakeConfig {
 	if meta == nil {
 		return c
 	}
-	// A matrix target stands for all that it was made into.
+	// A matrix target stands for all that it was made into. One that two files
+	// have is there twice.
 	for _, renamed := range meta.Renamed {
 		for old, names := range renamed {
-			if len(names) > 1 || names[0] != old {
-				c.Groups = append(c.Groups, &bakeGroup{Name: old, Targets: compact(names)})
+			if names = compact(names); len(names) > 1 || names[0] != old {
+				c.Groups = append(c.Groups, &bakeGroup{Name: old, Targets: names})
 			}
 		}
 	}

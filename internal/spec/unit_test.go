@@ -283,6 +283,53 @@ func TestDataStandsForTheFile(t *testing.T) {
 	}
 }
 
+func TestBakeOverrides(t *testing.T) {
+	const file = `
+variable "V" { default = "own" }
+group "default" { targets = ["app", "tool"] }
+target "app" { args = { V = V } }
+target "tool" { args = { V = "tool" } }
+target "many" {
+  name = "many-${i}"
+  matrix = { i = ["a", "b"] }
+  args = { V = i }
+}
+`
+	for _, c := range []struct{ name, override, want string }{
+		{"none", "", "app=own tool=tool"},
+		{"a target", `target "app" { args = { V = "other" } }`, "app=other tool=tool"},
+		{"both targets", `target "app" { args = { V = "x" } }
+target "tool" { args = { V = "y" } }`, "app=x tool=y"},
+		{"another value", `target "app" { labels = { L = "x" } }`, "app=own tool=tool"},
+		{"a variable", `variable "V" { default = "other" }`, "app=other tool=tool"},
+		{"the group", `group "default" { targets = ["tool"] }`, "tool=tool"},
+		{"a matrix", `group "default" { targets = ["many"] }
+target "many" {
+  name = "many-${i}"
+  matrix = { i = ["a", "b"] }
+  labels = { L = "x" }
+}`, "many-a=a many-b=b"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			given := []string{"Dockerfile", plainFrom, "docker-bake.hcl", file}
+			if c.override != "" {
+				given = append(given, "docker-bake.override.hcl", c.override)
+			}
+			p, err := Load(".", "", LoadOptions{FS: files(given...), Platform: "linux/amd64"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, u := range p.Units() {
+				got = append(got, u.Layer+"="+u.Args["V"])
+			}
+			if got := strings.Join(got, " "); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestBakeVariablesComeFromTheEnvironment(t *testing.T) {
 	fsys := files("Dockerfile", plainFrom, "docker-bake.hcl", `
 variable "VERSION" { default = "dev" }
