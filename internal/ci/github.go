@@ -215,6 +215,9 @@ func (m *Model) withProject(paths []string) []string {
 		return []string{all}
 	}
 	own := []string{path.Join(m.Folder, escape(m.File)), path.Join(m.Folder, "strata.lock")}
+	if override := spec.BakeOverride(m.File); override != "" {
+		own = append(own, path.Join(m.Folder, escape(override)))
+	}
 	return slices.Compact(slices.Sorted(slices.Values(append(own, paths...))))
 }
 

@@ -143,6 +143,14 @@ func TestGitLabPaths(t *testing.T) {
 	}
 }
 
+func TestPathsOfABakeProject(t *testing.T) {
+	m := &Model{Folder: "sub", File: "docker-bake.hcl"}
+	want := []string{"sub/a", "sub/docker-bake.hcl", "sub/docker-bake.override.hcl", "sub/strata.lock"}
+	if got := m.withProject([]string{"sub/a"}); !cmp.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestMake(t *testing.T) {
 	m := example(t, "ragex", "sub", "image: ", "image: ghcr.io/user/")
 	goldenFiles(t, "make", append(m.Make(MakeOptions{}), m.Make(MakeOptions{Name: "strata.mk"})...))

@@ -30,7 +30,7 @@ func (l *loader) bake(file string) (*Project, error) {
 func (l *loader) bakeConfig(file string) *bakeConfig {
 	parser := hclparse.NewParser()
 	var files []*hcl.File
-	for _, name := range []string{file, overrideOf(file)} {
+	for _, name := range []string{file, BakeOverride(file)} {
 		if name == "" || name != file && !l.isFile(name) {
 			continue
 		}
@@ -76,8 +76,9 @@ func (l *loader) bakeConfig(file string) *bakeConfig {
 	return c
 }
 
-// overrideOf gives the file that overrides one of the standard name.
-func overrideOf(file string) string {
+// BakeOverride gives the file that overrides a bake file of the standard name, read
+// where it is there; "" for any other file.
+func BakeOverride(file string) string {
 	if base, ext := strings.TrimSuffix(file, path.Ext(file)), path.Ext(file); path.Base(base) == "docker-bake" {
 		return base + ".override" + ext
 	}
