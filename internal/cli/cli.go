@@ -34,7 +34,17 @@ const (
 type Interrupted struct{ Signal os.Signal }
 
 // Error says what ended the run.
-func (i Interrupted) Error() string { return "ended by " + i.Signal.String() }
+func (i Interrupted) Error() string {
+	switch i.Signal {
+	case syscall.SIGHUP:
+		return "ended by SIGHUP"
+	case syscall.SIGINT:
+		return "ended by SIGINT"
+	case syscall.SIGTERM:
+		return "ended by SIGTERM"
+	}
+	return "ended by " + i.Signal.String()
+}
 
 // ExitCode is 128 and the signal's number, as shells have it.
 func (i Interrupted) ExitCode() int {

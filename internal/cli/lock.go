@@ -85,7 +85,7 @@ func (a *app) checkLock(ctx context.Context, images []string, asJSON bool) error
 		return diag.Hint(errors.New("there is no strata.lock to check"), "`strata lock` writes it")
 	}
 	if err := knownImages(images, c.Lock); err != nil {
-		return err
+		return a.notPinned(ctx, c, images, err)
 	}
 	if len(images) > 0 {
 		c.Lock = c.Lock.Without(func(name string) bool { return !slices.Contains(images, name) })
@@ -123,6 +123,21 @@ func knownImages(images []string, f *lock.File) error {
 		return diag.Hint(err, "%s pins %s", lock.Name, strings.Join(known, ", "))
 	}
 	return nil
+}
+
+// notPinned tells an image that a Dockerfile takes, and that the lock does not
+// have yet, from one that nothing takes, which is err.
+func (a *app) notPinned(ctx context.Context, c strata.Config, images []string, err error) error {
+	on, e := strata.UnitsOn(ctx, c)
+	if e != nil {
+		return e
+	}
+	for _, name := range images {
+		if _, pinned := c.Lock.Index(name); !pinned && len(on[name]) > 0 {
+			return diag.Hint(fmt.Errorf("checking %q: %s does not pin it yet", name, lock.Name), "`strata lock` pins it")
+		}
+	}
+	return err
 }
 
 // showChanges writes a line for each image that moved, with what stands on it.

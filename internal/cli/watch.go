@@ -24,7 +24,7 @@ import (
 )
 
 type watchFlags struct {
-	every, timeout                   time.Duration
+	every, timeout                   days
 	policies                         []string
 	command, webhook, secretEnv      string
 	listen, name                     string
@@ -78,11 +78,12 @@ func (a *app) watchCmd() *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
-	fl.DurationVar(&f.every, "every", 15*time.Minute, "`time` between two looks at an image")
+	f.every, f.timeout = days(15*time.Minute), days(time.Hour)
+	fl.Var(&f.every, "every", "`time` between two looks at an image")
 	fl.StringSliceVar(&f.policies, "policy", nil, "`what` to do: report, command, webhook, rebuild; several with commas (default: what the other flags ask for, or report)")
 	completesFlag(cmd, "policy", watchPolicies...)
 	fl.StringVar(&f.command, "command", "", "shell `command` of the policy command")
-	fl.DurationVar(&f.timeout, "command-timeout", time.Hour, "end a command after this `time`; 0 is never")
+	fl.Var(&f.timeout, "command-timeout", "end a command after this `time`; 0 is never")
 	fl.StringVar(&f.webhook, "webhook", "", "`URL` of the policy webhook")
 	fl.StringVar(&f.secretEnv, "webhook-secret-env", "", "`name` of the environment variable with the secret that signs webhooks")
 	fl.BoolVar(&f.update, "update-lock", false, "rebuild when an external image moves, and write strata.lock")
@@ -124,8 +125,8 @@ func (a *app) checkWatch(f *watchFlags) error {
 		}
 	}
 	switch {
-	case f.every < time.Second:
-		return usage("reading --every: %s is less than a second", f.every)
+	case time.Duration(f.every) < time.Second:
+		return usage("reading --every: %s is less than a second", time.Duration(f.every))
 	case has(watch.CommandPolicy) != (f.command != ""):
 		return usage("--policy command and --command need each other")
 	case has(watch.WebhookPolicy) != (f.webhook != ""):
@@ -156,11 +157,14 @@ func (a *app) watch(ctx context.Context, f watchFlags) error {
 		a.warn(w)
 	}
 	c := watch.Config{
-		Name: p.Image, Dir: a.dir(), State: filepath.Join(a.home(), "watch"), Every: f.every, Now: a.machine.Now,
+		Name: p.Image, Dir: a.dir(), State: filepath.Join(a.home(), "watch"), Every: time.Duration(f.every), Now: a.machine.Now,
 		Load: a.watched, Poll: a.poll, Emit: a.noteWriter(f.json),
 	}
 	if f.name != "" {
 		c.Name = f.name
+	}
+	if f.update { // without, it only says what to do
+		c.Ways = map[string]string{rebuildPolicy: "update-lock"}
 	}
 	if pins, err := a.lockFile(); err == nil && pins == nil {
 		a.warn(diag.Finding{Text: "there is no strata.lock: external images are not watched", Hint: "`strata lock` writes it"})

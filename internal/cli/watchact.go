@@ -34,7 +34,7 @@ func (a *app) watchPolicies(s *watch.Service, f watchFlags) []watch.Policy {
 				return f.secretEnv != "" && strings.HasPrefix(kv, f.secretEnv+"=")
 			})
 			out = append(out, s.Command(watch.Command{
-				Line: f.command, Dir: a.dir(), Env: env, Output: a.machine.Stderr, Timeout: f.timeout,
+				Line: f.command, Dir: a.dir(), Env: env, Output: a.machine.Stderr, Timeout: time.Duration(f.timeout),
 			}))
 		case watch.WebhookPolicy:
 			out = append(out, watch.Webhook{
@@ -148,7 +148,7 @@ func (a *app) noteWriter(asJSON bool) func(watch.Note) {
 	return func(n watch.Note) {
 		style := view.Normal
 		switch n.Type {
-		case watch.PollFailed, watch.ProjectFailed, watch.ActionFailed:
+		case watch.PollFailed, watch.ProjectFailed, watch.ActionFailed, watch.ActionWaiting:
 			style = view.Red
 		case watch.ImageMoved, watch.SlotTurned:
 			style = view.Yellow
@@ -174,7 +174,14 @@ func noteText(n watch.Note) string {
 	case watch.SlotsSkipped:
 		return fmt.Sprintf("%s: %s passed unnoticed: %s", n.Layer, slots(len(n.Skipped)), strings.Join(n.Skipped, ", "))
 	case watch.PollFailed:
+		if strings.Contains(n.Error, n.Image) { // it says what was looked at
+			return n.Error + again
+		}
 		return fmt.Sprintf("looking at %s: %s%s", n.Image, n.Error, again)
+	case watch.Looked:
+		return n.Text
+	case watch.Idle:
+		return nothingToWatch(n.Text)
 	case watch.ProjectFailed:
 		return "reading the project: " + n.Error
 	case watch.ImageMoved, watch.SlotTurned:
@@ -193,10 +200,16 @@ func noteText(n watch.Note) string {
 		text = fmt.Sprintf("%s: %s%s", eventName(*n.Event), n.Error, again)
 	case watch.ActionStopped:
 		text = eventName(*n.Event) + ": ended in the midst of it; it goes on at the next start"
+	case watch.ActionWaiting:
+		text = fmt.Sprintf("%s: it failed (attempt %d): %s%s", eventName(*n.Event), n.Attempt, n.Error, again)
 	case watch.ActionDropped:
 		text = fmt.Sprintf("%s: dropped: %s", eventName(*n.Event), n.Text)
 	}
 	return n.Policy + ": " + text
+}
+
+func nothingToWatch(name string) string {
+	return name + " has no pinned images and no layer with a refresh: there is nothing to watch"
 }
 
 func eventName(e watch.Event) string {
@@ -266,7 +279,7 @@ func (a *app) showWatch(st watch.Status, f watchFlags) error {
 		t.Row(when, r.what, r.does, r.units)
 	}
 	if len(rows) == 0 {
-		fmt.Fprintf(a.machine.Stdout, "%s has no pinned images and no layer with a refresh: there is nothing to watch\n", st.Name)
+		fmt.Fprintln(a.machine.Stdout, nothingToWatch(st.Name))
 		return nil
 	}
 	return t.Write(a.machine.Stdout, a.palette(a.machine.Stdout), a.width(a.machine.Stdout))
