@@ -182,6 +182,7 @@ const (
 	stayNeeded  = "what stays was made from it"
 	stayAttach  = "attached to what stays"
 	stayCache   = "the cache of a unit"
+	stayOrder   = "says which commit has set the moving tags"
 	stayOrphan  = "attached to what is not here"
 )
 
@@ -249,6 +250,8 @@ func (d *decision) rootTag(n *node, t Tag) {
 			d.root(n, stayUnknown, name)
 		}
 	case strings.HasPrefix(name, artifactOf), strings.HasPrefix(name, inventoryOf):
+	case name == order:
+		d.root(n, stayOrder, "")
 	default:
 		d.root(n, stayUnknown, name)
 	}

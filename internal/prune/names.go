@@ -17,6 +17,7 @@ const (
 	inventoryOf = "strata-i-"
 	recordOf    = "strata-r-"
 	journalOf   = "strata-j-"
+	order       = "strata-order"
 )
 
 var (

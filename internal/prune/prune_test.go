@@ -196,13 +196,14 @@ func TestDecide(t *testing.T) {
 		}},
 		{"what is not known stays", func(w *world) {
 			w.add("somebody's", Manifest{}, "whatever")
-			w.add("of a newer version", Manifest{}, "strata-order")
+			w.add("order", Manifest{}, "strata-order")
+			w.add("of a newer version", Manifest{}, "strata-disorder")
 			w.add("not an image of ours", Manifest{}, key("x"))
 			w.add("without a date", Manifest{Unit: app}, key("y"))
 			w.add("cache", Manifest{}, "strata-cache-app.linux.amd64")
 			w.add("cache of another unit", Manifest{}, "strata-cache-z.linux.amd64")
 		}, map[string]string{
-			"somebody's": "stays, " + stayTag, "of a newer version": "stays, " + stayUnknown, "not an image of ours": "stays, " + stayUnknown,
+			"somebody's": "stays, " + stayTag, "order": "stays, " + stayOrder, "of a newer version": "stays, " + stayUnknown, "not an image of ours": "stays, " + stayUnknown,
 			"without a date": "stays, " + stayUndated, "cache": "stays, " + stayCache, "cache of another unit": "stays, " + stayUndated,
 		}},
 		{"tags that the user lets go", func(w *world) {
