@@ -34,6 +34,9 @@ type RebaseRequest struct {
 	To registry.Ref
 	// DryRun finds out whether it can be done and writes nothing.
 	DryRun bool
+	// Check may refuse to let the target point to something else, before anything
+	// is written; it may be nil. before is "" for a tag that is new.
+	Check func(target registry.Ref, before, after digest.Digest) error
 }
 
 // RebaseResult is what came of a rebase of all platforms of an image.
@@ -42,6 +45,7 @@ type RebaseResult struct {
 	Digest    digest.Digest // of the new index or, of an image for one platform, of its manifest; "" with conflicts
 	Previous  digest.Digest // what the target's tag pointed to; "" for nothing
 	Platforms []RebasedPlatform
+	Already   bool // it stands on that parent, and nothing was to be done
 }
 
 // Conflicts counts the conflicts of all platforms.
@@ -107,6 +111,10 @@ func RebaseImage(ctx context.Context, c *registry.Client, req RebaseRequest) (Re
 		res.Platforms = append(res.Platforms, m.RebasedPlatform)
 	}
 	if res.Conflicts() > 0 {
+		return res, nil
+	}
+	if !slices.ContainsFunc(parts, func(m *rebasePart) bool { return m.From != m.Onto }) {
+		res.Already = true
 		return res, nil
 	}
 	return res.publish(ctx, c, req, index, parts)
@@ -176,6 +184,9 @@ func (m *rebasePart) rebase(ctx context.Context, c *registry.Client, known *shar
 		return err
 	}
 	m.name, m.From, m.Onto = req.Onto.FamiliarString(), m.old.desc.Digest, m.next.desc.Digest
+	if m.Onto == m.child.desc.Digest {
+		return diag.Hint(fmt.Errorf("%s: it can't stand on itself", m.Platform), "--onto names the parent that it gets")
+	}
 	if m.done, err = m.decide(ctx, c, known, img); err == nil {
 		m.Own, m.Merged = len(m.child.manifest.Layers)-len(m.old.manifest.Layers), m.done.Merged
 		if m.done.Layer != nil {
@@ -368,6 +379,11 @@ func (res RebaseResult) publish(ctx context.Context, c *registry.Client, req Reb
 	res.Digest = digest.FromBytes(body)
 	if a := c.Direct().Lookup(ctx, res.Target); a.State == registry.Hit {
 		res.Previous = a.Desc.Digest
+	}
+	if req.Check != nil {
+		if err := req.Check(res.Target, res.Previous, res.Digest); err != nil {
+			return res, fmt.Errorf("rebasing %s: %w", req.Image.FamiliarString(), err)
+		}
 	}
 	if req.DryRun {
 		return res, nil

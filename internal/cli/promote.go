@@ -277,6 +277,9 @@ func title(r journal.Record) string {
 	if r.Kind == journal.Promote {
 		return r.From + " -> " + r.Channel
 	}
+	if r.Kind == rebaseKind {
+		return "rebase of " + r.From
+	}
 	what := "rollback"
 	if r.Channel != "" {
 		what += " of " + r.Channel

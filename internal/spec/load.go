@@ -73,6 +73,9 @@ type loader struct {
 	list diag.List
 }
 
+// ErrNoProject is the cause when a folder has none of the files that make a project.
+var ErrNoProject = errors.New("no strata.yaml, docker-bake.hcl or Dockerfile")
+
 // find gives the project's file and its kind.
 func (l *loader) find(file string) (Kind, string, error) {
 	if file == "" {
@@ -81,7 +84,7 @@ func (l *loader) find(file string) (Kind, string, error) {
 				return c.kind, c.name, nil
 			}
 		}
-		return "", "", diag.Hint(fmt.Errorf("no strata.yaml, docker-bake.hcl or Dockerfile in %q", l.dir),
+		return "", "", diag.Hint(fmt.Errorf("%w in %q", ErrNoProject, l.dir),
 			"write a strata.yaml for this project: strata init")
 	}
 	file = filepath.ToSlash(file)
