@@ -127,6 +127,10 @@ func (m *model) collapsed(u *unit, cols int) line {
 	if u.err != "" {
 		return append(l, span{Red, "  " + outputLines(u.err)[0]}).cut(cols)
 	}
+	if u.idle != "" {
+		l[0] = span{Blue, "- "}
+		return append(l, span{Normal, "  " + u.idle}).cut(cols)
+	}
 	size := ""
 	if u.size > 0 {
 		size = Bytes(u.size)

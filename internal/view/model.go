@@ -29,7 +29,7 @@ type unit struct {
 	started            time.Time
 	finished           bool
 	seconds            float64
-	digest, err        string
+	digest, err, idle  string // idle is why a pull copied nothing
 	size               int64
 	steps              map[string]*step
 	running            []*step // by start
@@ -92,6 +92,9 @@ func (m *model) finish(u *unit, e event.Event) {
 	}
 	u.finished = true
 	u.seconds, u.digest, u.size, u.err = e.Seconds, e.Digest, e.Size, e.Error
+	if u.action == "pull" && e.Text != "copied" {
+		u.idle = clean(e.Text)
+	}
 	if u.seconds == 0 {
 		u.seconds = e.Time.Sub(u.started).Seconds()
 	}

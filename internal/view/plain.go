@@ -63,9 +63,6 @@ func plainLines(e event.Event, u *unit) []line {
 	case event.StepFinished:
 		return []line{append(prefix, span{Normal, stepName(e, u)}, span{Normal, ": "}, stepEnd(e))}
 	case event.UnitFinished:
-		if u.action == "pull" && u.err == "" && e.Text != "" && e.Text != "copied" {
-			return texts(prefix, Normal, e.Text)
-		}
 		return []line{append(prefix, unitEnd(u)...)}
 	}
 	return nil
@@ -123,6 +120,9 @@ func stepEnd(e event.Event) span {
 func unitEnd(u *unit) line {
 	if u.err != "" {
 		return line{{Red, fmt.Sprintf("FAILED after %.1fs: %s", u.seconds, clean(strings.ReplaceAll(u.err, "\n", " ")))}}
+	}
+	if u.idle != "" {
+		return line{{Normal, u.idle}}
 	}
 	l := line{{Green, "done"}, {Normal, fmt.Sprintf(": %s %.1fs", u.action, u.seconds)}}
 	if u.digest != "" {

@@ -318,3 +318,14 @@ func TestAutoFollowsTheTerminal(t *testing.T) {
 		t.Error("a buffer has no size")
 	}
 }
+
+func TestPullThatCopiesNothing(t *testing.T) {
+	m := newModel()
+	m.apply(event.Event{Type: event.UnitStarted, Unit: "app", Action: "pull"})
+	u := m.apply(event.Event{Type: event.UnitFinished, Unit: "app", Action: "pull", Seconds: 1, Size: 5, Text: "it is here already"})
+	for name, l := range map[string]line{"plain": unitEnd(u), "terminal": m.collapsed(u, 80)} {
+		if got := l.paint(Palette{}); !strings.HasSuffix(got, "it is here already") || strings.Contains(got, "✓") {
+			t.Errorf("%s: it says %q", name, got)
+		}
+	}
+}
