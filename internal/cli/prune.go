@@ -84,7 +84,7 @@ func (f pruneFlags) options(known []string) (strata.PruneOptions, error) {
 		o.Grace = -1
 	}
 	if f.count < 0 {
-		return o, usage("pruning: --keep-count can't be less than nothing")
+		return o, diag.Hint(fmt.Errorf("pruning: reading --keep-count: %d is less than nothing", f.count), "--keep-count 3 keeps the 3 newest images of each unit; 0 is no such rule")
 	}
 	for _, l := range f.layers {
 		if !slices.Contains(known, l) {
@@ -263,12 +263,19 @@ func (a *app) showPrune(x *strata.Pruning, f pruneFlags, done *strata.Pruned) er
 			}
 		}
 	}
+	if len(t.Rows) == 0 {
+		_, err := fmt.Fprintln(w, "Nothing to prune: the project has no images here yet")
+		return err
+	}
 	if err := t.Write(w, pal, a.width(w)); err != nil {
 		return err
 	}
+	if n := held(x.Plan.Items); n > 0 {
+		fmt.Fprintf(w, "Held by promotions of the last %s: %d\n", f.history.String(), n)
+	}
 	switch {
 	case x.Plan.Empty():
-		fmt.Fprintf(w, "Nothing to prune: %d tags, %s\n", x.Tags, view.Bytes(x.Plan.Stays))
+		fmt.Fprintf(w, "Nothing to prune: %s, %s stay\n", plural(x.Tags, "tag"), view.Bytes(x.Plan.Stays))
 	case done == nil:
 		fmt.Fprintf(w, "%d of %d manifests and %d tags of yours would go; that frees %s, and %s stay. Nothing was deleted: --apply does it.\n",
 			x.Plan.Going(), len(x.Plan.Items), len(x.Plan.Expired), view.Bytes(x.Plan.Freed), view.Bytes(x.Plan.Stays))
@@ -282,6 +289,17 @@ func (a *app) showPrune(x *strata.Pruning, f pruneFlags, done *strata.Pruned) er
 		}
 	}
 	return nil
+}
+
+// held counts the images that stay only because promotions lead to them.
+func held(items []prune.Item) int {
+	n := 0
+	for _, i := range items {
+		if !i.Goes && i.Reason == prune.StayHistory {
+			n++
+		}
+	}
+	return n
 }
 
 // days is a length of time for a flag: Go's, and days and weeks.

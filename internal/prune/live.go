@@ -164,6 +164,9 @@ func (d *decision) root(n *node, reason, detail string) {
 	d.queue = append(d.queue, n)
 }
 
+// StayHistory is the reason of what stays only because promotions lead to it.
+const StayHistory = stayHistory
+
 // The reasons for which something stays.
 const (
 	stayTag     = "has a tag"
