@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"path"
-	"strings"
 
 	"github.com/strata-build/strata/internal/export"
 	"github.com/strata-build/strata/internal/generated"
@@ -40,12 +39,13 @@ func (m *Model) Make(o MakeOptions) []File {
 		w.line("# Targets for the images of this project, for a Makefile to include: make strata-help")
 	}
 	w.line("\nSTRATA ?= strata")
-	w.line("VERSION ?=")
 	flags := ""
 	if m.File != "" && m.File != string(spec.KindStrata) {
-		flags = " -f " + strings.ReplaceAll(m.File, "$", "$$")
+		flags = " -f " + export.MakeWord(m.File)
 	}
-	w.line("STRATA_RUN = $(STRATA)%s $(if $(VERSION),--tag-version $(VERSION))", flags)
+	w.line("# VERSION counts where make or a Makefile sets it, not from the environment: make publish VERSION=1.4.0")
+	w.line("STRATA_VERSION = $(if $(filter %s,$(firstword $(origin VERSION))),$(VERSION))", export.FromMake)
+	w.line(`STRATA_RUN = $(STRATA)%s $(if $(STRATA_VERSION),--tag-version '$(subst ','\'',$(STRATA_VERSION))')`, flags)
 	if prefix == "" {
 		w.line("\n.DEFAULT_GOAL := help")
 	}

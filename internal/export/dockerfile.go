@@ -400,7 +400,7 @@ func (m *monolith) command(file string) []string {
 	if host {
 		words = append(words, "--allow network.host")
 	}
-	words = append(words, "-t "+shellWord(m.leaf.Image+":"+short(m.leaf)), shellWord(m.main.folder))
+	words = append(words, "-t "+shellWord(m.leaf.Image+":"+m.tagOf(m.leaf, short(m.leaf))), shellWord(m.main.folder))
 	return wrap(words, 100)
 }
 

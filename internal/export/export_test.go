@@ -148,7 +148,7 @@ func TestDockerfile(t *testing.T) {
 			[]string{"FROM debian AS base\nARG A=zero\n", "ARG A=one D=y B=\"it's \\$5\" C='a\"b'\n"}, ""},
 		{"what a build is given beside its Dockerfile",
 			"-- strata.yaml --\nimage: x\nlabels: {org.example: \"a b\"}\nlayers:\n  base: {dockerfile: base, network: none, secrets: [{id: key, env: KEY}], ssh: [default]}\n  app: {parent: base, dockerfile: app, args: {BUILDKIT_CONTEXT_KEEP_GIT_DIR: \"1\"}, network: host}\n-- base --\nFROM debian\nRUN --mount=type=secret,id=key --mount=type=ssh --mount=type=cache,target=/c make\nRUN --network=default x\n-- app --\nFROM base\nrun make \\\n  app\n",
-			[]string{"#     --build-arg BUILDKIT_CONTEXT_KEEP_GIT_DIR=1 --secret id=key,env=KEY --ssh default \\\n#     --allow network.host -t x:app-amd64 .\n",
+			[]string{"#     --build-arg BUILDKIT_CONTEXT_KEEP_GIT_DIR=1 --secret id=key,env=KEY --ssh default \\\n#     --allow network.host -t x:latest .\n",
 				"RUN --network=none --mount=type=secret,id=key --mount=type=ssh --mount=type=cache,target=/c make\nRUN --network=default x\nLABEL org.example='a b'\n", "run --network=host make \\\n  app\nLABEL"}, ""},
 		{"heredocs, comments and the end of a file",
 			two + "-- base --\n# syntax=docker/dockerfile:1\n# what it is\nFROM debian\nRUN <<EOF\n# FROM x\necho \"$A\" \\\nEOF\nCOPY <<-'A' <<B /etc/\n\tA B\n\tFROM base\nA\nB\nRUN true \\\n  # the end\n-- app --\nFROM base\nRUN a \\\n\n  && b \\",

@@ -117,12 +117,13 @@ func (m *makefile) head() {
 	m.line("")
 	m.line("%s", strings.TrimSpace("REGISTRY ?= "+makeText(host)))
 	m.line("IMAGE_NAME ?= %s", makeText(name))
-	m.line("VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)")
+	m.line("# Of these, what the environment has does not count: make publish VERSION=1.4.0")
+	m.variable(versionHere, "{ git describe --tags --always --dirty 2>/dev/null || echo dev; } | tr -c 'A-Za-z0-9._\\n-' -")
 	if m.names(branchHere) {
-		m.line("BRANCH ?= $(shell git rev-parse --abbrev-ref HEAD | tr -c 'A-Za-z0-9._\\n-' -)")
+		m.variable(branchHere, "git rev-parse --abbrev-ref HEAD | tr -c 'A-Za-z0-9._\\n-' -")
 	}
 	if m.names(shaHere) {
-		m.line("SHA ?= $(shell git rev-parse --short HEAD)")
+		m.variable(shaHere, "git rev-parse --short HEAD")
 	}
 	m.line("BUILDX ?= docker buildx")
 	m.line("IMAGE := $(if $(REGISTRY),$(REGISTRY)/)$(IMAGE_NAME)")
@@ -142,6 +143,17 @@ func (m *makefile) head() {
 	m.line("\nregistry:")
 	m.line("\t@test -n '$(REGISTRY)' || { echo 'name a registry: make ... REGISTRY=ghcr.io/user' >&2; exit 2; }")
 }
+
+// variable sets what a placeholder becomes by a command, where make's command
+// line does not set it: other programs have a VERSION in the environment, too.
+func (m *makefile) variable(here, command string) {
+	name := variables[here]
+	m.line("ifeq ($(filter "+FromMake+",$(firstword $(origin %[1]s))),)\n%[1]s := $(shell %[2]s)\nendif", name, command)
+}
+
+// FromMake are the first words of the origins of variables that were set for
+// make itself, and not in its environment.
+const FromMake = "command file override"
 
 // names says whether any tag names what a placeholder stands for.
 func (m *makefile) names(here string) bool {
@@ -166,6 +178,16 @@ func (m *makefile) image(u *graph.Unit) string {
 		return "$(IMAGE)"
 	}
 	return makeText(u.Image)
+}
+
+// reference gives the name of a unit's image by a tag, after a prefix, as a word
+// of a recipe line.
+func (m *makefile) reference(prefix string, u *graph.Unit, tag string) string {
+	word := prefix + m.image(u) + ":" + makeText(tag)
+	if lasting(tag) {
+		return word
+	}
+	return "'" + word + "'"
 }
 
 // tagOf gives the tag under which others find a unit; one that lasts where it
@@ -195,48 +217,47 @@ func (m *makefile) target(t MakeTarget) {
 	}
 	for _, x := range indexes(m.Graph.Project, t.Units) {
 		for _, tag := range x.tags {
-			words := []string{"\t$(BUILDX) imagetools create -t " + m.image(t.Units[0]) + ":" + makeText(tag)}
+			words := []string{"\t$(BUILDX) imagetools create -t " + m.reference("", t.Units[0], tag)}
 			for _, member := range x.members[tag] {
-				words = append(words, m.image(t.Units[0])+":"+makeText(member))
+				words = append(words, m.reference("", t.Units[0], member))
 			}
 			m.line("%s", strings.Join(words, " \\\n\t\t"))
 		}
 	}
 	m.line("\nensure-%s: registry", t.Name)
 	for _, u := range t.Units {
-		m.line("\t@$(BUILDX) imagetools inspect %s:%s >/dev/null 2>&1 || $(MAKE) -f $(firstword $(MAKEFILE_LIST)) publish-%s",
-			m.image(u), makeText(m.tagOf(u)), t.Name)
+		m.line("\t@$(BUILDX) imagetools inspect %s >/dev/null 2>&1 || $(MAKE) -f $(firstword $(MAKEFILE_LIST)) publish-%s",
+			m.reference("", u, m.tagOf(u)), t.Name)
 	}
 }
 
 // build writes the recipe line of one unit.
 func (m *makefile) build(t target) {
 	u := t.unit
-	words := []string{"\t$(BUILDX) build --push --platform " + u.Platform, "-f " + makeWord(u.Dockerfile)}
+	words := []string{"\t$(BUILDX) build --push --platform " + u.Platform, "-f " + MakeWord(u.Dockerfile)}
 	add := func(flag string, values map[string]string) {
 		for _, name := range slices.Sorted(maps.Keys(values)) {
-			words = append(words, flag+" "+makeWord(name+"="+values[name]))
+			words = append(words, flag+" "+MakeWord(name+"="+values[name]))
 		}
 	}
 	if u.Target != "" {
-		words = append(words, "--target "+makeWord(u.Target))
+		words = append(words, "--target "+MakeWord(u.Target))
 	}
 	for _, p := range t.parents {
-		name := m.image(p.unit) + ":" + makeText(m.tagOf(p.unit))
+		flag, prefix := "--build-context ", p.context+"="+imageScheme
 		if p.arg != "" {
-			words = append(words, "--build-arg "+p.arg+"="+name)
-		} else {
-			words = append(words, "--build-context "+p.context+"="+imageScheme+name)
+			flag, prefix = "--build-arg ", p.arg+"="
 		}
+		words = append(words, flag+m.reference(prefix, p.unit, m.tagOf(p.unit)))
 	}
 	add("--build-arg", t.args)
 	add("--build-context", t.contexts)
 	add("--label", u.Labels)
 	for _, s := range t.secrets {
-		words = append(words, "--secret "+makeWord(s))
+		words = append(words, "--secret "+MakeWord(s))
 	}
 	for _, s := range u.SSH {
-		words = append(words, "--ssh "+makeWord(s))
+		words = append(words, "--ssh "+MakeWord(s))
 	}
 	if u.Network != "" {
 		words = append(words, "--network "+u.Network)
@@ -245,16 +266,16 @@ func (m *makefile) build(t target) {
 		words = append(words, "--allow network.host")
 	}
 	if t.cache.from != "" {
-		words = append(words, "--cache-from "+makeWord(t.cache.from), "--cache-to "+makeWord(t.cache.to))
+		words = append(words, "--cache-from "+MakeWord(t.cache.from), "--cache-to "+MakeWord(t.cache.to))
 	}
 	tags := t.tags
 	if len(tags) == 0 {
 		tags = []string{m.tagOf(u)}
 	}
 	for _, tag := range tags {
-		words = append(words, "-t "+m.image(u)+":"+makeText(tag))
+		words = append(words, "-t "+m.reference("", u, tag))
 	}
-	m.line("%s", strings.Join(append(words, makeWord(u.Context)), " \\\n\t\t"))
+	m.line("%s", strings.Join(append(words, MakeWord(u.Context)), " \\\n\t\t"))
 }
 
 // makeText writes a string into a Makefile, outside of a shell's quotes.
@@ -262,5 +283,12 @@ func makeText(s string) string {
 	return fill(strings.ReplaceAll(s, "$", "$$"), func(name string) string { return "$(" + name + ")" })
 }
 
-// makeWord writes a word of a recipe line.
-func makeWord(s string) string { return makeText(shellWord(s)) }
+// MakeWord writes a word of a recipe line. What names a variable is quoted, since
+// its value may be anything.
+func MakeWord(s string) string {
+	word := shellWord(s)
+	if word == s && !lasting(s) {
+		word = "'" + s + "'"
+	}
+	return makeText(word)
+}

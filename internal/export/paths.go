@@ -89,6 +89,16 @@ func membersOf(p *spec.Project, units []*graph.Unit, tag string) []string {
 	return out
 }
 
+// tagOf gives the first of a unit's tags that lasts, or other where it has none.
+func (in Input) tagOf(u *graph.Unit, other string) string {
+	for _, t := range in.Graph.Project.TagsFor(u.Unit, Release) {
+		if lasting(t) {
+			return t
+		}
+	}
+	return other
+}
+
 // lasting says whether a tag names nothing that is another one in each release.
 func lasting(tag string) bool {
 	return fill(tag, func(string) string { return "" }) == tag
