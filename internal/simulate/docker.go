@@ -45,7 +45,14 @@ type vertex struct {
 	stage  int
 	text   string
 	inputs [][]source.Entry
+	tail   bool // an append makes it
 	hit    bool
+}
+
+// word is the instruction itself: "RUN".
+func (v vertex) word() string {
+	word, _, _ := strings.Cut(v.text, " ")
+	return word
 }
 
 // chains is what the cache makes of one run.
@@ -107,7 +114,7 @@ func (d *docker) unit(p *strata.Pass, s *strata.Sketch, u *graph.Unit, ends map[
 				}
 			}
 		}
-		v := vertex{stage: l.Stage, text: l.Text}
+		v := vertex{stage: l.Stage, text: l.Text, tail: l.Tail}
 		for i, in := range b.Inputs {
 			if in.Line == l.Line && in.Stage == l.Stage {
 				v.inputs = append(v.inputs, files[i])

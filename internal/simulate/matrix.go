@@ -22,7 +22,7 @@ type MatrixRow struct {
 }
 
 // order of the kinds in a matrix, the ones that reach least first.
-var order = []string{KindNothing, KindCode, KindDependencies, KindSystem, KindRefresh, KindClean}
+var order = []string{KindNothing, KindEarlier, KindCode, KindDependencies, KindSystem, KindRefresh, KindClean}
 
 // Matrix gives the build time matrix of the history: a row for each kind of
 // change and set of layers that it made.

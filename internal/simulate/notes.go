@@ -2,9 +2,11 @@ package simulate
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
+	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/source"
 )
 
@@ -37,6 +39,11 @@ func (s *simulation) notes() []string {
 	if len(r.Unpinned) > 0 {
 		add("Not pinned by strata.lock, and taken as never moving: %s.", strings.Join(r.Unpinned, ", "))
 	}
+	for _, layer := range slices.Sorted(maps.Keys(s.options.Estimates.Seconds)) {
+		if r.appends(layer) {
+			add("The time that is given for %s is that of a build; an append to it takes what appends take.", layer)
+		}
+	}
 	if h.Submodules > 0 {
 		add("%s: what is in it is not in this history; it counts as changed when its commit does.", plural(h.Submodules, "submodule"))
 	}
@@ -47,6 +54,13 @@ func (s *simulation) notes() []string {
 		add("%s in .gitattributes may write other bytes on checkout (eol, ident, filter): contents count as git holds them.", plural(h.Attributes, "rule"))
 	}
 	return out
+}
+
+// appends says whether any run appends to a layer.
+func (r *Result) appends(layer string) bool {
+	return slices.ContainsFunc(r.Rows, func(row Row) bool {
+		return slices.ContainsFunc(row.Steps, func(s Step) bool { return s.Layer == layer && s.Action == plan.Append })
+	})
 }
 
 // takesGit names the units whose files have git's own folder among them.

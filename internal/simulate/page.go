@@ -25,15 +25,8 @@ func (r *Result) Page() []byte {
 	fmt.Fprintf(&b, "<h1>%s</h1>\n%s", esc(r.Headline()), r.SVG())
 	b.WriteString("<h2>Layers</h2>\n<table><tr><th>layer</th><th class=n>units</th><th class=n>reused</th><th class=n>appended</th><th class=n>rebased</th><th class=n>built</th><th class=n>reuse</th><th>goal</th><th class=n>refreshed</th><th>a build</th><th>adds</th></tr>\n")
 	for _, l := range r.Layers {
-		goal := "-"
-		if l.Goal > 0 {
-			goal = fmt.Sprintf("&gt; %.0f %%: missed", l.Goal*100)
-			if l.Met() {
-				goal = fmt.Sprintf("&gt; %.0f %%: met", l.Goal*100)
-			}
-		}
-		fmt.Fprintf(&b, "<tr><td>%s</td><td class=n>%d</td><td class=n>%d</td><td class=n>%d</td><td class=n>%d</td><td class=n>%d</td><td class=n>%.1f %%</td><td>%s</td><td class=n>%d</td><td>%s (%s)</td><td>%s (%s)</td></tr>\n",
-			esc(l.Layer), l.Units, l.Reused, l.Appended, l.Rebased, l.Built, l.Reuse*100, goal, l.Refreshed, span(l.Seconds), l.TimeBasis, bytesText(l.Bytes), l.SizeBasis)
+		fmt.Fprintf(&b, "<tr><td>%s</td><td class=n>%d</td><td class=n>%d</td><td class=n>%d</td><td class=n>%d</td><td class=n>%d</td><td class=n>%s</td><td>%s</td><td class=n>%d</td><td>%s (%s)</td><td>%s (%s)</td></tr>\n",
+			esc(l.Layer), l.Units, l.Reused, l.Appended, l.Rebased, l.Built, l.ReuseText(), esc(l.GoalText()), l.Refreshed, span(l.Seconds), l.TimeBasis, bytesText(l.Bytes), l.SizeBasis)
 	}
 	b.WriteString("</table>\n<h2>Ways of building</h2>\n<table><tr><th>way</th><th class=n>units built</th><th class=n>time</th><th class=n>pushed</th><th class=n>pulled</th></tr>\n")
 	for _, m := range r.Models {

@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -58,10 +59,10 @@ type Model struct {
 // Models states the ways of building that a run is priced under.
 func Models() []Model {
 	return []Model{
-		{"strata", "Strata", "cold runners; the registry keeps everything. Reused: nothing moves. Appended: the files of the tail are pushed. Built: the parent is pulled, the unit's own part pushed. That a rebuilt parent may come out the same, so that what stands on it stays, is not counted."},
-		{"rebuildEverything", "rebuild everything", "every unit is built on every run, external images are pulled, all own layers are pushed."},
+		{"strata", "Strata", "cold runners; the registry keeps everything. Reused: nothing moves. Appended: the files of the tail are pushed, or what a size that is given has for them; a time that is given is that of a build. Built: the parent is pulled, the unit's own part pushed. That a rebuilt parent may come out the same, so that what stands on it stays, is not counted."},
+		{"rebuildEverything", "rebuild everything", "every unit is built on every run, external images are pulled, all own layers are pushed; a run costs beside that what one of Strata does."},
 		{"dockerWarm", "docker, one warm machine", "an instruction cache that loses nothing: an instruction runs when it, what it copies, or anything before it in its stage is new. What ran is pushed, nothing is pulled."},
-		{"dockerCold", "docker, cold runners", "the same, the cache being in the registry (mode=max, and it loses nothing): a unit of which anything runs first pulls all that it stands on; one of which nothing runs pulls nothing."},
+		{"dockerCold", "docker, cold runners", "the same, the cache being in the registry (mode=max, and it loses nothing): a unit of which anything runs first pulls all that it stands on, and what of its own does not run; one of which all runs pulls no parent that was built in the same run; one of which nothing runs pulls nothing."},
 	}
 }
 
@@ -123,19 +124,20 @@ type prices struct {
 	sizes map[string]int64 // whole images by unit, from records
 	units map[*graph.Unit]*price
 	bases map[string]UnitBasis // by unit, the newest
+	below map[string]int64     // compressed bytes of what a unit stands on, the same way
 }
 
-// price is what one unit costs. Weights are what the model gives the
-// instructions; they share the unit's figures among them.
+// price is what one unit costs, its instructions taking some files.
 type price struct {
 	UnitBasis
+	files        [][]source.Entry
 	modelSeconds float64
 	modelBytes   int64
 	below        int64 // compressed bytes of what it stands on
 }
 
 func newPrices(e Estimates) *prices {
-	p := &prices{est: e, timer: record.NewEstimator(e.Records), sizes: map[string]int64{}, units: map[*graph.Unit]*price{}, bases: map[string]UnitBasis{}}
+	p := &prices{est: e, timer: record.NewEstimator(e.Records), sizes: map[string]int64{}, units: map[*graph.Unit]*price{}, bases: map[string]UnitBasis{}, below: map[string]int64{}}
 	for _, r := range e.Records {
 		for _, u := range r.Units {
 			if u.Size > 0 && u.Error == "" && p.sizes[u.ID] == 0 {
@@ -147,14 +149,16 @@ func newPrices(e Estimates) *prices {
 }
 
 // of gives the price of a unit; files are what its instructions take now.
-func (p *prices) of(g *graph.Graph, u *graph.Unit, files [][]source.Entry) *price {
-	if got, ok := p.units[u]; ok {
+func (p *prices) of(u *graph.Unit, files [][]source.Entry) *price {
+	if got, ok := p.units[u]; ok && slices.EqualFunc(got.files, files, sameList) {
+		got.below = p.standsOn(u, got)
+		p.bases[u.ID], p.below[u.ID] = got.UnitBasis, got.below
 		return got
 	}
 	if len(p.units) > 512 {
 		clear(p.units) // of graphs that are gone
 	}
-	pr := &price{UnitBasis: UnitBasis{Unit: u.ID, Layer: u.Layer}}
+	pr := &price{UnitBasis: UnitBasis{Unit: u.ID, Layer: u.Layer}, files: files}
 	for _, l := range u.Build.Lines {
 		if l.Stage >= 0 {
 			s, b := weigh(l.Text, inputsOf(u, files, l.Stage, l.Line))
@@ -162,20 +166,31 @@ func (p *prices) of(g *graph.Graph, u *graph.Unit, files [][]source.Entry) *pric
 			pr.modelBytes += b
 		}
 	}
-	pr.below = baseBytes
-	for i, up := range u.Parents {
-		if i == 0 {
-			pr.below = 0
-		}
-		above := p.bases[up.ID]
-		if parent := p.units[g.Unit(up.ID)]; parent != nil {
-			pr.below += parent.below + above.Bytes
-		}
-	}
 	pr.time(p, u)
 	pr.size(p, u)
-	p.units[u], p.bases[u.ID] = pr, pr.UnitBasis
+	pr.below = p.standsOn(u, pr)
+	p.units[u], p.bases[u.ID], p.below[u.ID] = pr, pr.UnitBasis, pr.below
 	return pr
+}
+
+// sameList says whether two lists are one and the same, not only alike.
+func sameList(a, b []source.Entry) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// standsOn gives the bytes of what a unit stands on; its parents have prices.
+func (p *prices) standsOn(u *graph.Unit, pr *price) int64 {
+	if len(u.Parents) == 0 {
+		if pr.SizeBasis == BasisRecords {
+			return 0 // its external image is in the size
+		}
+		return baseBytes
+	}
+	n := int64(0)
+	for _, up := range u.Parents {
+		n += p.below[up.ID] + p.bases[up.ID].Bytes
+	}
+	return n
 }
 
 func (pr *price) time(p *prices, u *graph.Unit) {
@@ -202,24 +217,85 @@ func (pr *price) size(p *prices, u *graph.Unit) {
 	}
 	if whole > 0 && known && whole > below {
 		pr.Bytes, pr.SizeBasis = whole-below, BasisRecords
-		if len(u.Parents) == 0 {
-			pr.below = 0 // its external image is in the size
-		}
 		return
 	}
 	pr.Bytes, pr.SizeBasis = pr.modelBytes, BasisModel
 }
 
-// part gives the share of a unit's figures that an instruction has.
-func (pr *price) part(text string, inputs [][]source.Entry) (float64, int64) {
-	s, b := weigh(text, inputs)
-	if pr.modelSeconds > 0 {
-		s *= pr.Seconds / pr.modelSeconds
+// shares gives each instruction's part of a unit's figures, in the proportions of
+// the model; the parts add up to the whole. A RUN of which the model knows no size
+// has what a size that is known leaves beside the files that are copied, if no
+// other RUN has one.
+func (pr *price) shares(vs []vertex) []Cost {
+	seconds, bytes := make([]float64, len(vs)), make([]float64, len(vs))
+	runs, known, all := 0, false, 0.0
+	for i, v := range vs {
+		s, b := weigh(v.text, v.inputs)
+		seconds[i], bytes[i] = s, float64(b)
+		all += bytes[i]
+		if v.word() == "RUN" {
+			runs++
+			known = known || b > 0
+		}
 	}
-	if pr.modelBytes > 0 {
-		b = int64(float64(b) * float64(pr.Bytes) / float64(pr.modelBytes))
+	if more := float64(pr.Bytes) - all; runs > 0 && !known && more > 0 {
+		for i, v := range vs {
+			if v.word() == "RUN" {
+				bytes[i] = more / float64(runs)
+			}
+		}
 	}
-	return s, b
+	out := make([]Cost, len(vs))
+	for i, s := range divide(pr.Seconds, weights(seconds, vs)) {
+		out[i].Seconds = s
+	}
+	before, sum := int64(0), 0.0
+	for i, b := range divide(float64(pr.Bytes), weights(bytes, vs)) {
+		sum += b
+		out[i].Pushed = int64(math.Round(sum)) - before
+		before += out[i].Pushed
+	}
+	return out
+}
+
+// weights gives what something is shared by: where the model has nothing for any
+// instruction, evenly the RUNs, else what copies, else all.
+func weights(model []float64, vs []vertex) []float64 {
+	for _, words := range [][]string{nil, {"RUN"}, {"COPY", "ADD"}, {"WORKDIR"}} {
+		if slices.ContainsFunc(model, func(w float64) bool { return w > 0 }) {
+			break
+		}
+		for i, v := range vs {
+			if slices.Contains(words, v.word()) {
+				model[i] = 1
+			}
+		}
+	}
+	return model
+}
+
+// divide shares a whole by weights.
+func divide(whole float64, weights []float64) []float64 {
+	all := 0.0
+	for _, w := range weights {
+		all += w
+	}
+	out := make([]float64, len(weights))
+	for i, w := range weights {
+		if w > 0 {
+			out[i] = whole * (w / all)
+		}
+	}
+	return out
+}
+
+// pulling is what pulling takes beside a unit's own time. That of a record has it
+// in it.
+func (pr *price) pulling(bytes int64) float64 {
+	if pr.TimeBasis == BasisRecords {
+		return 0
+	}
+	return float64(bytes) / pullRate
 }
 
 func inputsOf(u *graph.Unit, files [][]source.Entry, stage, line int) [][]source.Entry {
@@ -266,34 +342,45 @@ func size(lists ...[]source.Entry) int64 {
 // price gives the costs of a run under every model.
 func (s *simulation) price(p *strata.Pass) Costs {
 	var c Costs
-	c.Strata.Seconds, c.Warm.Seconds, c.Cold.Seconds = idleSeconds, warmSeconds, coldSeconds
+	c.Strata.Seconds, c.Rebuild.Seconds, c.Warm.Seconds, c.Cold.Seconds = idleSeconds, idleSeconds, warmSeconds, coldSeconds
 	work := s.docker.run(p, s.sketch)
 	for _, step := range p.Plan.Steps {
 		u := p.Graph.Unit(step.Unit)
-		files := s.sketch.Files(u.ID)
-		pr := s.prices.of(p.Graph, u, files)
-		c.Rebuild.Add(Cost{Seconds: pr.Seconds, Pushed: pr.Bytes, Pulled: pulledBase(u, pr), Built: 1})
-		c.Strata.Add(s.step(step, u, pr, files))
-		ran := Cost{}
-		for _, v := range work.vertices[u.ID] {
-			if v.hit {
-				continue
-			}
-			seconds, bytes := pr.part(v.text, v.inputs)
-			ran.Seconds, ran.Pushed, ran.Built = ran.Seconds+seconds, ran.Pushed+bytes, 1
-		}
-		c.Warm.Add(ran)
-		if ran.Built > 0 {
-			ran.Pulled = pr.below + max(0, pr.Bytes-ran.Pushed)
-			if ran.Pushed >= pr.Bytes && len(u.Parents) > 0 && freshParent(p, u, work) {
-				ran.Pulled = 0 // it was built on the same machine just before
-			}
-			ran.Seconds += float64(ran.Pulled) / pullRate
-		}
-		c.Cold.Add(ran)
+		pr := s.prices.of(u, s.sketch.Files(u.ID))
+		base := pulledBase(u, pr)
+		c.Rebuild.Add(Cost{Seconds: pr.Seconds + pr.pulling(base), Pushed: pr.Bytes, Pulled: base, Built: 1})
+		c.Strata.Add(s.step(step, u, pr, work.vertices[u.ID]))
+		warm, cold := pr.docker(work.vertices[u.ID], freshParent(p, u, work))
+		c.Warm.Add(warm)
+		c.Cold.Add(cold)
 	}
 	return c
 }
+
+// docker gives what a unit costs under both models of docker; fresh says that
+// what it stands on was worked on in the same run.
+func (pr *price) docker(vs []vertex, fresh bool) (warm, cold Cost) {
+	if !slices.ContainsFunc(vs, ran) {
+		return Cost{}, Cost{}
+	}
+	warm.Built, cold.Built = 1, 1
+	all := true
+	for i, share := range pr.shares(vs) {
+		if vs[i].hit {
+			all = false
+			cold.Pulled += share.Pushed
+			continue
+		}
+		warm.Seconds, warm.Pushed = warm.Seconds+share.Seconds, warm.Pushed+share.Pushed
+	}
+	if !all || !fresh {
+		cold.Pulled += pr.below // else it was built on the same machine just before
+	}
+	cold.Pushed, cold.Seconds = warm.Pushed, warm.Seconds+pr.pulling(cold.Pulled)
+	return warm, cold
+}
+
+func ran(v vertex) bool { return !v.hit }
 
 // pulledBase is what building a unit from nothing pulls: the external images of
 // what stands on no other unit.
@@ -307,7 +394,7 @@ func pulledBase(u *graph.Unit, pr *price) int64 {
 // freshParent says whether something of a unit's parents ran in the same run.
 func freshParent(p *strata.Pass, u *graph.Unit, work chains) bool {
 	for _, up := range u.Parents {
-		if slices.ContainsFunc(work.vertices[up.ID], func(v vertex) bool { return !v.hit }) {
+		if slices.ContainsFunc(work.vertices[up.ID], ran) {
 			return true
 		}
 	}
@@ -315,7 +402,7 @@ func freshParent(p *strata.Pass, u *graph.Unit, work chains) bool {
 }
 
 // step gives what Strata's step with a unit costs.
-func (s *simulation) step(step plan.Step, u *graph.Unit, pr *price, files [][]source.Entry) Cost {
+func (s *simulation) step(step plan.Step, u *graph.Unit, pr *price, vs []vertex) Cost {
 	switch step.Action {
 	case plan.Reuse, plan.Skip:
 		return Cost{}
@@ -324,18 +411,24 @@ func (s *simulation) step(step plan.Step, u *graph.Unit, pr *price, files [][]so
 		if len(step.Needs) > 0 {
 			c.Pulled = 0 // it was built on the same machine just before
 		}
-		if pr.TimeBasis != BasisRecords {
-			c.Seconds += float64(c.Pulled) / pullRate
-		}
+		c.Seconds += pr.pulling(c.Pulled)
 		return c
 	}
 	var tail int64
 	for i, in := range u.Build.Inputs {
 		if in.Tail {
-			tail += size(files[i])
+			tail += size(pr.files[i])
 		}
 	}
 	c := Cost{Seconds: appendSeconds + float64(tail)/packRate, Pushed: int64(float64(tail) * packRatio)}
+	if pr.SizeBasis == BasisGiven {
+		c.Pushed = 0
+		for i, share := range pr.shares(vs) {
+			if vs[i].tail {
+				c.Pushed += share.Pushed
+			}
+		}
+	}
 	if e := s.prices.timer.Estimate(u.Layer, u.Variant, u.Platform, string(step.Action)); e.Basis != "" {
 		c.Seconds = e.Seconds
 	}

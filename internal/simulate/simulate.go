@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/strata-build/strata/internal/change"
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/githistory"
+	"github.com/strata-build/strata/internal/key"
 	"github.com/strata-build/strata/internal/lock"
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/spec"
@@ -77,6 +79,7 @@ type Row struct {
 const (
 	KindClean        = "clean build"
 	KindNothing      = "no image input"
+	KindEarlier      = "an earlier image again" // what it changes makes images that are there
 	KindCode         = "code"
 	KindDependencies = "dependencies"
 	KindSystem       = "system"
@@ -166,7 +169,8 @@ type simulation struct {
 	pinsText []byte
 	sketch   *strata.Sketch
 	now      time.Time
-	ran      bool // some run was made
+	ran      bool              // some run was made
+	keys     map[string]key.ID // of the last run, by unit
 
 	isVersioned bool // the project is
 
@@ -259,6 +263,7 @@ func (s *simulation) run(row Row, refresh bool) error {
 	if row.Kind == "" {
 		row.Kind = s.kind(p)
 	}
+	s.keys = stepKeys(p)
 	row.Costs = s.price(p)
 	s.ran = true
 	s.result.Rows = append(s.result.Rows, row)
@@ -272,7 +277,10 @@ func (s *simulation) kind(p *strata.Pass) string {
 		return KindClean
 	}
 	if p.Plan.Work() == 0 {
-		return KindNothing
+		if maps.Equal(s.keys, stepKeys(p)) {
+			return KindNothing
+		}
+		return KindEarlier
 	}
 	places := change.Places(p.Graph)
 	var facts []change.Fact
@@ -293,6 +301,14 @@ func (s *simulation) kind(p *strata.Pass) string {
 		return KindDependencies
 	}
 	return KindCode
+}
+
+func stepKeys(p *strata.Pass) map[string]key.ID {
+	keys := map[string]key.ID{}
+	for _, step := range p.Plan.Steps {
+		keys[step.Unit] = step.Key
+	}
+	return keys
 }
 
 // read takes the project as a commit has it.
@@ -393,6 +409,10 @@ func firstLine(err error) string {
 // finish adds the sums and what there is to know about them.
 func (s *simulation) finish() (*Result, error) {
 	r := s.result
+	if !s.ran && s.untracked() {
+		return nil, diag.Hint(fmt.Errorf("the project is not tracked in the repository at %q", s.root()),
+			"git add the project's folder there and commit it, or make it a repository of its own")
+	}
 	if !s.ran {
 		reason := r.Rows[len(r.Rows)-1].Error
 		return nil, diag.Hint(fmt.Errorf("none of %d commits can be planned; the newest: %s", r.Commits, reason),
@@ -404,6 +424,26 @@ func (s *simulation) finish() (*Result, error) {
 	r.skips()
 	r.Notes = s.notes()
 	return r, nil
+}
+
+// untracked says whether the project's folder is in none of the commits.
+func (s *simulation) untracked() bool {
+	return !slices.ContainsFunc(s.history.Commits, func(c githistory.Commit) bool {
+		_, err := c.Tree.Dir(s.history.Prefix)
+		return !errors.Is(err, fs.ErrNotExist)
+	})
+}
+
+// root is the folder of the repository.
+func (s *simulation) root() string {
+	dir, err := filepath.Abs(s.options.Dir)
+	if err != nil {
+		return s.options.Dir
+	}
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	return filepath.Clean(strings.TrimSuffix(dir, filepath.FromSlash(s.history.Prefix)))
 }
 
 func (s *simulation) project0() *spec.Project { return s.result.last.Graph().Project }

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/strata-build/strata/internal/change"
@@ -33,6 +34,25 @@ func (l LayerSum) Steps() int { return l.Reused + l.Appended + l.Rebased + l.Bui
 
 // Met says whether the goal is met.
 func (l LayerSum) Met() bool { return l.Reuse > l.Goal }
+
+// ReuseText is the reuse for people, "-" where no run followed the first.
+func (l LayerSum) ReuseText() string {
+	if l.Steps() == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f %%", l.Reuse*100)
+}
+
+// GoalText is the goal, and whether it is met: "> 95 %: met", or "-".
+func (l LayerSum) GoalText() string {
+	switch {
+	case l.Goal == 0 || l.Steps() == 0:
+		return "-"
+	case l.Met():
+		return fmt.Sprintf("> %.0f %%: met", l.Goal*100)
+	}
+	return fmt.Sprintf("> %.0f %%: missed", l.Goal*100)
+}
 
 // The goals of the plan that Strata takes the place of: what everything stands
 // on is reused in more than 95 of 100 builds, what stands in between in more
