@@ -85,6 +85,9 @@ type page struct {
 
 // GitHub gives the workflows of a project and the action that they share.
 func (m *Model) GitHub(o GitHubOptions) ([]File, error) {
+	if err := m.shared(); err != nil {
+		return nil, err
+	}
 	if o.Branch == "" {
 		o.Branch = "main"
 	}

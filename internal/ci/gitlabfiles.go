@@ -66,6 +66,9 @@ func (m *Model) GitLab(o GitLabOptions) ([]File, error) {
 	if m.Cache == "gha" {
 		return nil, diag.Hint(fmt.Errorf("writing GitLab's pipeline: `cache: gha` is GitHub's"), "cache: registry works everywhere")
 	}
+	if err := m.shared(); err != nil {
+		return nil, err
+	}
 	if o.Version == "" {
 		o.Version = "latest"
 	}

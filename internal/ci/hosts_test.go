@@ -143,6 +143,28 @@ func TestGitLabPaths(t *testing.T) {
 	}
 }
 
+func TestImageWithoutARegistry(t *testing.T) {
+	for _, c := range []struct{ file, remote, want string }{
+		{"strata.yaml", "", "write it with a host, for example image: ghcr.io/user/demo"},
+		{"strata.yaml", "git@github.com:Owner/Name.git", "write it with a host, for example image: ghcr.io/owner/name"},
+		{"strata.yaml", "https://gitlab.com/owner/name", "write it with a host, for example image: ghcr.io/user/demo"},
+		{"Dockerfile", "https://github.com/owner/na.me/", "strata init writes a strata.yaml in which image: is set; give it a host, for example image: ghcr.io/owner/na.me"},
+		{"docker-bake.hcl", "ssh://git@github.com/owner/name.git", "strata init writes a strata.yaml in which image: is set; give it a host, for example image: ghcr.io/owner/name"},
+	} {
+		m := &Model{File: c.file, homeless: "demo", remote: c.remote}
+		_, github := m.GitHub(GitHubOptions{})
+		_, gitlab := m.GitLab(GitLabOptions{})
+		for _, err := range []error{github, gitlab} {
+			if got := diag.HintOf(err); got != c.want {
+				t.Errorf("%s, %s: got %q, want %q", c.file, c.remote, got, c.want)
+			}
+		}
+		if len(m.Make(MakeOptions{})) != 1 {
+			t.Error("no Makefile")
+		}
+	}
+}
+
 func TestPathsOfABakeProject(t *testing.T) {
 	m := &Model{Folder: "sub", File: "docker-bake.hcl"}
 	want := []string{"sub/a", "sub/docker-bake.hcl", "sub/docker-bake.override.hcl", "sub/strata.lock"}

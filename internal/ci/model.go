@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -28,6 +29,9 @@ type Model struct {
 	Secrets    []string            // environment variables that builds take secrets from, sorted
 	Keep       bool                // the project says what pruning keeps
 	Targets    []export.MakeTarget // of a Makefile, parents first
+
+	homeless string // the first image that names no registry
+	remote   string
 }
 
 // Layer is a layer of the project and what a pipeline has to know of it.
@@ -44,28 +48,27 @@ type Layer struct {
 
 // Source is the repository as far as a model needs it.
 type Source struct {
+	Remote string                // URL of its git remote, "" where it has none
 	Folder string                // of the project in the repository, slashes; "" is the top
 	Exists func(rel string) bool // whether there is such a file, relative to the project's folder
 	IsDir  func(rel string) bool // whether a path, or a pattern as COPY has it, names a folder
 }
 
-// New gives the model of a project. A project whose images name no registry has
-// no pipeline: runners share nothing else.
+// New gives the model of a project.
 func New(g *graph.Graph, src Source) (*Model, error) {
 	p := g.Project
 	m := &Model{
 		Image: p.Image, Folder: src.Folder, File: p.File, Runners: p.Runners, Cache: p.Cache.Type,
 		Keep: p.Keep != (spec.Keep{}), Stages: Depth(g),
-		Targets: export.MakeTargets(g.Units),
+		Targets: export.MakeTargets(g.Units), remote: src.Remote,
 	}
 	hosts, secrets := map[string]bool{}, map[string]bool{}
 	for _, u := range g.Units {
-		host := hostOf(u.Image)
-		if host == "" {
-			return nil, diag.Hint(fmt.Errorf("the image %q names no registry, and runners have nothing else to share", u.Image),
-				"write it with a host, for example image: ghcr.io/user/%s", u.Image)
+		if host := hostOf(u.Image); host != "" {
+			hosts[host] = true
+		} else if m.homeless == "" {
+			m.homeless = u.Image
 		}
-		hosts[host] = true
 		for _, s := range u.Secrets {
 			if s.Env != "" {
 				secrets[s.Env] = true
@@ -83,6 +86,26 @@ func New(g *graph.Graph, src Source) (*Model, error) {
 	}
 	return m, nil
 }
+
+// shared refuses a project whose images name no registry: it has no pipeline, since
+// runners share nothing else.
+func (m *Model) shared() error {
+	if m.homeless == "" {
+		return nil
+	}
+	image := "ghcr.io/user/" + m.homeless
+	if name := githubRemote.FindStringSubmatch(m.remote); name != nil {
+		image = "ghcr.io/" + strings.ToLower(name[1])
+	}
+	err := fmt.Errorf("the image %q names no registry, and runners have nothing else to share", m.homeless)
+	if !slices.Contains([]string{"strata.yaml", "strata.yml"}, path.Base(m.File)) {
+		return diag.Hint(err, "strata init writes a strata.yaml in which image: is set; give it a host, for example image: %s", image)
+	}
+	return diag.Hint(err, "write it with a host, for example image: %s", image)
+}
+
+// githubRemote takes OWNER/NAME from the URL of a git remote.
+var githubRemote = regexp.MustCompile(`^(?:https?://|ssh://git@|git@)github\.com[:/]([A-Za-z0-9._-]+/[A-Za-z0-9._-]+?)(?:\.git)?/?$`)
 
 // Depth gives the number of units in the longest chain of parents: no plan has
 // more stages.

@@ -16,6 +16,7 @@ import (
 	"github.com/strata-build/strata/internal/ci"
 	"github.com/strata-build/strata/internal/diag"
 	mark "github.com/strata-build/strata/internal/generated"
+	"github.com/strata-build/strata/internal/vcs"
 	"github.com/strata-build/strata/internal/view"
 )
 
@@ -156,7 +157,9 @@ func (a *app) ciModel(ctx context.Context) (*ci.Model, string, error) {
 		folder = ""
 	}
 	at := func(rel string) string { return filepath.Join(dir, filepath.FromSlash(rel)) }
+	info, _ := vcs.Describe(ctx, dir) // without an answer a hint says less
 	m, err := ci.New(p.Graph, ci.Source{
+		Remote: info.RemoteURL,
 		Folder: folder,
 		Exists: func(rel string) bool { _, err := os.Stat(at(rel)); return err == nil },
 		IsDir: func(rel string) bool {
