@@ -169,7 +169,7 @@ told otherwise. Builds may run meanwhile; only store prune has to wait.`,
 			if errors.Is(err, syscall.EADDRINUSE) {
 				return diag.Hint(err, "another program listens there; --addr 127.0.0.1:0 takes a free port")
 			} else if err != nil {
-				return err
+				return diag.Hint(err, "--addr takes an address of this machine and a port: --addr 127.0.0.1:5000")
 			}
 			defer l.Close()
 			fmt.Fprintf(a.machine.Stdout, "serving %s at %s\n", e.Dir(), l.URL())
