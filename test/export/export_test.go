@@ -300,7 +300,7 @@ func (b *bench) bake(t *testing.T, dir, name string) {
 }
 
 func (b *bench) make(t *testing.T, dir, name string) {
-	b.run(t, dir, "make", "-f", "strata-export/Makefile", "publish", "REGISTRY="+b.host+"/make", "BUILDX="+b.buildx)
+	b.run(t, dir, "make", "-f", "strata-export/Makefile", "publish", "VERSION=1.0", "REGISTRY="+b.host+"/make", "BUILDX="+b.buildx)
 	if d := cmp.Diff(b.tags(t, name), b.tags(t, "make/"+name)); d != "" {
 		t.Errorf("tags (-Strata +make):\n%s", d)
 	}
