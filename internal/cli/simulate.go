@@ -91,7 +91,7 @@ says which. A commit without a project file is planned with today's.
 	fl.BoolVar(&f.matrix, "matrix", false, "show which kind of change rebuilds which layers, how often, and how long that takes")
 	fl.BoolVar(&f.suggest, "suggest", false, "look for cuts and instruction orders that would have saved most")
 	fl.StringArrayVar(&f.whatIf, "what-if", nil, "replay with another `file`: a project file, or PATH:FILE for any file of the project")
-	fl.StringArrayVar(&f.times, "time", nil, "building a unit of a layer takes `LAYER=TIME`, as ml=6m")
+	fl.StringArrayVar(&f.times, "time", nil, "building a unit of a layer takes `LAYER=TIME`, as ml=6m; appends have a time of their own")
 	fl.StringArrayVar(&f.sizes, "size", nil, "a layer adds `LAYER=SIZE` to an image, compressed, as ml=1.6GB")
 	fl.StringVar(&f.svg, "svg", "", "write a picture to this `file`")
 	fl.StringVar(&f.html, "html", "", "write a page with picture and tables to this `file`")

@@ -41,16 +41,17 @@ func (s *shown) layers(r *simulate.Result) {
 		{Title: "BUILT", Right: true}, {Title: "REUSE", Right: true}, {Title: "GOAL"}, {Title: "REFRESHED", Right: true}, {Title: "A BUILD"}, {Title: "ADDS"},
 	}}
 	for _, l := range r.Layers {
-		goal := view.Cell{Text: "-"}
-		if l.Goal > 0 {
-			goal = view.Cell{Text: fmt.Sprintf("> %.0f %%: missed", l.Goal*100), Style: view.Yellow}
-			if l.Met() {
-				goal = view.Cell{Text: fmt.Sprintf("> %.0f %%: met", l.Goal*100), Style: view.Green}
-			}
+		goal := view.Cell{Text: l.GoalText()}
+		switch {
+		case goal.Text == "-":
+		case l.Met():
+			goal.Style = view.Green
+		default:
+			goal.Style = view.Yellow
 		}
 		t.Rows = append(t.Rows, []view.Cell{
 			{Text: l.Layer}, number(l.Units), number(l.Reused), number(l.Appended), number(l.Rebased), number(l.Built),
-			{Text: fmt.Sprintf("%.1f %%", l.Reuse*100)}, goal, number(l.Refreshed),
+			{Text: l.ReuseText()}, goal, number(l.Refreshed),
 			{Text: seconds(l.Seconds) + " (" + l.TimeBasis + ")"}, {Text: view.Bytes(l.Bytes) + " (" + l.SizeBasis + ")"},
 		})
 	}
@@ -63,7 +64,7 @@ func number(n int) view.Cell { return view.Cell{Text: fmt.Sprint(n)} }
 func (s *shown) models(r *simulate.Result) {
 	t := view.Table{Columns: []view.Column{
 		{Title: "WAY OF BUILDING"}, {Title: "UNITS BUILT", Right: true}, {Title: "TIME", Right: true}, {Title: "PUSHED", Right: true},
-		{Title: "PULLED", Right: true}, {Title: "STRATA SAVES", Right: true},
+		{Title: "PULLED", Right: true}, {Title: "STRATA SAVES (TIME, PUSHED + PULLED)", Right: true},
 	}}
 	own := r.Cost("strata")
 	for _, m := range r.Models {
