@@ -337,7 +337,7 @@ func (m *mover) newRecord(kind journal.Kind, channel string) (journal.Record, er
 	id, err := m.options.NewID(at)
 	return journal.Record{
 		Version: journal.Version, ID: id, Kind: kind, State: journal.Started, Project: m.Project.Image, Channel: channel,
-		Started: at, Command: m.options.Command, Revision: m.Version.Revision,
+		Started: at, Command: m.options.Command, Revision: m.Version.Revision, Dirty: m.Version.Dirty,
 	}, err
 }
 

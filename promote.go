@@ -87,6 +87,15 @@ func CheckChannel(project *spec.Project, name string) error {
 	return nil
 }
 
+// CheckVersion refuses a version that is a channel's name: what is published under
+// it would get the channel's tags without a promotion.
+func CheckVersion(project *spec.Project) error {
+	if !slices.Contains(project.Channels, project.Version) {
+		return nil
+	}
+	return fmt.Errorf("the version %q is the name of a channel, whose tags only promotions move", project.Version)
+}
+
 // releaseMembers gives the members of a release, images before indexes.
 func releaseMembers(c Config, p Promotion) ([]*member, error) {
 	project := c.Project
@@ -157,7 +166,7 @@ func (m *mover) promote(ctx context.Context, p Promotion, members []*member) err
 		return err
 	}
 	if gone = append(gone, halves(members)...); len(gone) > 0 {
-		return diag.Hint(fmt.Errorf("it is not complete, so nothing has moved:\n  %s", strings.Join(gone, "\n  ")), "strata build publishes what is missing")
+		return m.incomplete(p, gone)
 	}
 	if err := m.inOrder(ctx, p, members); err != nil {
 		return err
@@ -215,9 +224,23 @@ func (m *mover) findMembers(ctx context.Context, p Promotion, members []*member)
 		return diag.Hint(fmt.Errorf("there is no version and no channel %q in %s", p.From, m.where()), "strata tags%s lists what there is", m.pushFlag())
 	}
 	if len(gone) > 0 {
-		return diag.Hint(fmt.Errorf("it is not complete, so nothing has moved:\n  %s", strings.Join(gone, "\n  ")), "strata build publishes what is missing")
+		return m.incomplete(p, gone)
 	}
 	return nil
+}
+
+// incomplete says what is missing, and how it is made: from the commit that the
+// release was made from, which need not be the one that is checked out.
+func (m *mover) incomplete(p Promotion, gone []string) error {
+	err := fmt.Errorf("it is not complete, so nothing has moved:\n  %s", strings.Join(gone, "\n  "))
+	push := m.pushFlag()
+	switch {
+	case slices.Contains(m.Project.Channels, p.From):
+		return diag.Hint(err, "strata promote%s VERSION %s sets all tags of the channel %s", push, p.From, p.From)
+	case p.From == latest, p.From == m.Project.Version:
+		return diag.Hint(err, "strata build%s publishes what is missing", push)
+	}
+	return diag.Hint(err, "check out %[1]s (git checkout %[1]s, where it is a git tag), and publish what is missing from there: strata build%[2]s --tag-version %[1]s", p.From, push)
 }
 
 // where names the registry that is worked in, as a user calls it.

@@ -21,20 +21,22 @@ type Back struct {
 	To      string // the record whose state is wanted, or a beginning or end of its id; "" means what stood before the last one
 }
 
+// String says what is done.
+func (b Back) String() string { return strings.TrimSpace("rolling back " + b.Channel) }
+
 // Rollback sets the tags of a channel, or those that runs move, to where they
 // were. Nothing moves unless all that they will point to is still there.
 func Rollback(ctx context.Context, c Config, b Back, o MoveOptions) (Movement, error) {
+	if err := known(c, b.Channel); err != nil {
+		return Movement{}, fmt.Errorf("%s: %w", b, err)
+	}
 	m, err := newMover(ctx, c, o)
 	if err != nil {
 		return Movement{}, err
 	}
 	b.Channel = m.channelOf(b)
-	what := "rolling back"
-	if b.Channel != "" {
-		what += " " + b.Channel
-	}
 	if err := m.rollback(ctx, b); err != nil {
-		return m.movement, fmt.Errorf("%s: %w", what, err)
+		return m.movement, fmt.Errorf("%s: %w", b, err)
 	}
 	return m.movement, nil
 }
@@ -62,7 +64,7 @@ func (m *mover) rollback(ctx context.Context, b Back) error {
 			return nil
 		}
 	}
-	if err := m.known(b.Channel); err != nil {
+	if err := known(m.Config, b.Channel); err != nil {
 		return err
 	}
 	step, err := m.stepBack(ctx, b)
@@ -93,16 +95,15 @@ func (m *mover) rollback(ctx context.Context, b Back) error {
 	return m.begin(ctx, r)
 }
 
-// known refuses a channel that the project does not have and never had.
-func (m *mover) known(channel string) error {
-	declared := m.Project.Channels
-	if channel == "" || slices.Contains(declared, channel) || slices.ContainsFunc(m.records, func(r journal.Record) bool { return r.Channel == channel }) {
+// known refuses a channel that the project does not have, or has no more.
+func known(c Config, channel string) error {
+	switch {
+	case channel == "":
 		return nil
-	}
-	if len(declared) == 0 {
+	case len(c.Project.Channels) == 0:
 		return diag.Hint(errors.New("the project has no channels"), "declare them in strata.yaml: channels: [dev, staging, stable]; without a channel, strata rollback takes the last run's tags back")
 	}
-	return diag.Hint(fmt.Errorf("%q is no channel of the project", channel), "it has: %s", strings.Join(declared, ", "))
+	return CheckChannel(c.Project, channel)
 }
 
 // mostRuns is how many runs' records are read at first: going back by one needs
@@ -118,30 +119,73 @@ func (m *mover) stepBack(ctx context.Context, b Back) (journal.Step, error) {
 		return h.Back()
 	}
 	if b.Channel != "" {
-		step, err := ask(journal.HistoryOf(m.records, b.Channel))
-		return step, m.explain(err)
+		h := journal.HistoryOf(m.records, b.Channel)
+		step, err := ask(h)
+		return step, m.explain(ctx, b, h, err)
 	}
 	for limit := mostRuns; ; limit = 0 {
 		more, err := m.readRuns(ctx, limit)
 		if err != nil {
 			return journal.Step{}, err
 		}
-		step, err := ask(journal.HistoryOf(slices.Concat(m.records, m.runs), ""))
+		h := journal.HistoryOf(slices.Concat(m.records, m.runs), "")
+		step, err := ask(h)
 		if more && (err != nil || step.From == "") {
 			continue
 		}
-		return step, m.explain(err)
+		return step, m.explain(ctx, b, h, err)
 	}
 }
 
-func (m *mover) explain(err error) error {
+// explain says why there is no step back.
+func (m *mover) explain(ctx context.Context, b Back, h journal.History, err error) error {
 	var nothing *journal.NothingError
 	if errors.As(err, &nothing) {
+		strange, failed := m.unrecorded(ctx, b, h)
+		if failed != nil {
+			return failed
+		}
+		if len(strange) > 0 {
+			return diag.Hint(fmt.Errorf("there is nothing to go back to: %s: moved by something that keeps no record, such as strata rebase, or by hand", strings.Join(strange, ", ")),
+				"by the records, %s; %s", err, b.anew(m.pushFlag()))
+		}
 		return diag.Hint(fmt.Errorf("there is nothing to go back to: %w", err), "strata history%s lists what has moved the tags", m.pushFlag())
 	} else if err != nil {
 		return diag.Hint(err, "strata history%s lists them", m.pushFlag())
 	}
 	return nil
+}
+
+// anew says how tags are set without going back.
+func (b Back) anew(push string) string {
+	if b.Channel == "" {
+		return "strata build" + push + " sets the tags of what is checked out"
+	}
+	return fmt.Sprintf("strata promote%s FROM %s sets the tags of another release", push, b.Channel)
+}
+
+// unrecorded names the tags that are not where the records have left them.
+func (m *mover) unrecorded(ctx context.Context, b Back, h journal.History) ([]string, error) {
+	to := b.Channel
+	if to == "" {
+		to = latest
+	}
+	members, err := releaseMembers(m.Config, Promotion{From: to, To: to})
+	if err != nil {
+		return nil, nil //nolint:nilerr // no such tags: nothing can have moved them
+	}
+	set := setOf(members, func(mb *member) []string { return mb.from })
+	now, err := m.current(ctx, set)
+	if err != nil {
+		return nil, err
+	}
+	var strange []string
+	for i, move := range set {
+		if now[i] != "" && now[i] != h.Left(move) {
+			strange = append(strange, move.Name())
+		}
+	}
+	return strange, nil
 }
 
 // readRuns reads the records of runs, the newest so many, as records of what
@@ -171,7 +215,7 @@ func (m *mover) readRuns(ctx context.Context, limit int) (more bool, err error) 
 // runEntry gives what a run moved of the project's tags. Protected ones stay
 // where they are.
 func runEntry(r record.Record, images map[string]string, protect []string) journal.Record {
-	e := journal.Record{ID: r.ID, Kind: journal.Run, State: journal.Done, Started: r.Started, Finished: r.Finished, Command: r.Command, Revision: r.Revision}
+	e := journal.Record{ID: r.ID, Kind: journal.Run, State: journal.Done, Started: r.Started, Finished: r.Finished, Command: r.Command, Revision: r.Revision, Dirty: r.Dirty}
 	for _, t := range r.Tags {
 		i := strings.LastIndexByte(t.Tag, ':')
 		if i < 0 {

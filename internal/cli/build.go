@@ -14,6 +14,7 @@ import (
 
 	strata "github.com/strata-build/strata"
 	"github.com/strata-build/strata/internal/build"
+	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/event"
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/record"
@@ -43,6 +44,9 @@ func (a *app) buildCmd() *cobra.Command {
 where only the files of the last instructions changed they are appended; the rest
 is built by BuildKit, parents first. Tags move when every unit has passed, and
 nothing is written into the repository.
+
+With --json, every unit comes with what was done, and every tag with its digest,
+the previous one, and whether it moved.
 
 Without --push, images are looked up and kept in the registry on this machine
 (strata registry); with it, in the registry that the image names.
@@ -110,6 +114,11 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 	if err != nil {
 		return err
 	}
+	if looks := f.dryRun && !f.made && f.before == nil; !f.noTags && !looks {
+		if err := a.checkVersion(p.Config); err != nil {
+			return err
+		}
+	}
 	if f.made {
 		if err := allMade(p); err != nil {
 			return err
@@ -158,6 +167,23 @@ func (a *app) build(ctx context.Context, f buildFlags, args []string) error {
 		a.showResult(p, res, a.machine.Now().Sub(started))
 	}
 	return closeErr
+}
+
+// checkVersion refuses a version that would move a channel's tags, and tells where
+// it comes from.
+func (a *app) checkVersion(c strata.Config) error {
+	err := strata.CheckVersion(c.Project)
+	if err == nil {
+		return nil
+	}
+	instead := "strata promote VERSION " + c.Project.Version + " moves the channel"
+	switch {
+	case c.Project.Version != c.Version.Name:
+		return diag.Hint(err, "take `version` out of %s; %s", c.Project.File, instead)
+	case a.flags.tag != "":
+		return diag.Hint(err, "give another --tag-version; %s", instead)
+	}
+	return diag.Hint(err, "it is what the source code is called, by git or the CI job: give another one with --tag-version; %s", instead)
 }
 
 // view opens the progress view on standard error, and its JSON form on standard
@@ -243,12 +269,20 @@ type unitJSON struct {
 	Pushed   int64   `json:"bytesPushed"`
 }
 
+// tagResult is a tag that the run has made sure of.
+type tagResult struct {
+	Tag      string `json:"tag"` // "ghcr.io/user/app:latest-cpu"
+	Digest   string `json:"digest"`
+	Previous string `json:"previous,omitempty"` // where it was; "" when it is new
+	Moved    bool   `json:"moved"`
+}
+
 func resultJSON(res strata.Result) any {
 	out := struct {
-		Units []unitJSON `json:"units"`
-		Tags  []string   `json:"tags"`
-		Held  []string   `json:"held,omitempty"` // tags that a newer commit has set
-	}{Units: []unitJSON{}, Tags: []string{}}
+		Units []unitJSON  `json:"units"`
+		Tags  []tagResult `json:"tags"`
+		Held  []string    `json:"held,omitempty"` // tags that a newer commit has set
+	}{Units: []unitJSON{}, Tags: []tagResult{}}
 	for _, h := range res.Held {
 		out.Held = append(out.Held, h.Ref.FamiliarString())
 	}
@@ -258,7 +292,8 @@ func resultJSON(res strata.Result) any {
 		})
 	}
 	for _, t := range res.Tags {
-		out.Tags = append(out.Tags, t.Ref.Repository().WithTag(t.Ref.Tag).FamiliarString())
+		d := t.Ref.Digest.String()
+		out.Tags = append(out.Tags, tagResult{t.Ref.Repository().WithTag(t.Ref.Tag).FamiliarString(), d, t.Previous, t.Previous != d})
 	}
 	return out
 }

@@ -222,7 +222,7 @@ func (a *app) root() *cobra.Command {
 	}
 	root.SetVersionTemplate("strata {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return diag.Hint(err, "`%s --help` lists the flags", cmd.CommandPath())
+		return diag.Hint(flagError(err), "`%s --help` lists the flags", cmd.CommandPath())
 	})
 	f := root.PersistentFlags()
 	f.StringVarP(&a.flags.dir, "directory", "C", "", "work in this `folder` instead of the current one")

@@ -100,6 +100,12 @@ func (h *hotfix) before(p *strata.Pass) (stop bool, err error) {
 			return true, fmt.Errorf("hotfix to %s: %w", h.to, err)
 		}
 	}
+	if h.to != "" && p.Config.Version.Dirty {
+		h.app.warn(diag.Finding{
+			Severity: diag.Warning, Text: "the work tree has changes that are not committed: what goes to " + h.to + " can't be made again from a commit",
+			Hint: "commit first",
+		})
+	}
 	h.result = classOf(p)
 	h.estimate, h.known = 0, true
 	for _, s := range p.Plan.Steps {
@@ -122,6 +128,9 @@ func (h *hotfix) before(p *strata.Pass) (stop bool, err error) {
 			return true, writeJSON(h.app.machine.Stdout, out)
 		}
 		return false, nil
+	}
+	if h.result.Class == change.None && !h.flags.dryRun {
+		return false, nil // that is said in the end
 	}
 	w := h.app.machine.Stdout
 	if !h.flags.dryRun { // what is shown during the run belongs to its progress
@@ -247,8 +256,12 @@ func (h *hotfix) showAfter(p *strata.Pass, res strata.Result, moved *strata.Move
 	if h.flags.progress == "json" || h.flags.progress == "quiet" {
 		return nil
 	}
-	h.app.showResult(p, res, took)
 	w := h.app.machine.Stdout
+	if h.result.Class == change.None {
+		h.showNone(w, p, res)
+	} else {
+		h.app.showResult(p, res, took)
+	}
 	if moved != nil {
 		fmt.Fprintln(w)
 		if err := h.app.showMovement(p.Config, *moved, false); err != nil {
@@ -257,7 +270,7 @@ func (h *hotfix) showAfter(p *strata.Pass, res strata.Result, moved *strata.Move
 	}
 	class, budget := h.result.Class, minutes(h.result.Class)
 	if class == change.None {
-		class = "no change"
+		return nil
 	}
 	pal := h.app.palette(w)
 	if late {
@@ -266,6 +279,19 @@ func (h *hotfix) showAfter(p *strata.Pass, res strata.Result, moved *strata.Move
 	}
 	_, err := fmt.Fprintf(w, "%s: published in %s of %s\n", class, pal.Paint(view.Green, view.Duration(took)), budget)
 	return err
+}
+
+// showNone says that there was nothing to build, and where the tags are.
+func (h *hotfix) showNone(w io.Writer, p *strata.Pass, res strata.Result) {
+	fmt.Fprintln(w, "Nothing changed: every unit is in the registry.")
+	for _, t := range res.Tags {
+		verb := "stands"
+		if t.Previous != t.Ref.Digest.String() {
+			verb = "moved"
+		}
+		fmt.Fprintf(w, "  %s %s at %s\n", t.Ref.Repository().WithTag(t.Ref.Tag).FamiliarString(), verb, shortDigest(t.Ref.Digest.String()))
+	}
+	fmt.Fprintln(w, tagsWord(p, res))
 }
 
 type hotfixOut struct {

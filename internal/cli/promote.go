@@ -178,7 +178,7 @@ func (a *app) afterMove(c strata.Config, got strata.Movement, dryRun bool) {
 func (a *app) recordOf(j journal.Record) record.Record {
 	r := record.Record{
 		Version: record.Version, ID: j.ID, Started: j.Started, Finished: j.Finished, Kind: string(j.Kind), Channel: j.Channel, From: j.From,
-		Command: j.Command, Project: j.Project, Revision: j.Revision, Outcome: record.OK, Units: []record.Unit{},
+		Command: j.Command, Project: j.Project, Revision: j.Revision, Dirty: j.Dirty, Undoes: j.Undoes, Outcome: record.OK, Units: []record.Unit{},
 	}
 	switch j.State {
 	case journal.Started:
@@ -194,15 +194,19 @@ func (a *app) recordOf(j journal.Record) record.Record {
 
 type movementOut struct {
 	DryRun    bool            `json:"dryRun,omitempty"`
-	Moved     int             `json:"moved"` // tags that were elsewhere
-	Record    *journal.Record `json:"record,omitempty"`
+	Moved     int             `json:"moved"`            // tags that were elsewhere
+	Moves     []journal.Move  `json:"moves"`            // every tag of the set, those that stand already included
+	Record    *journal.Record `json:"record,omitempty"` // that was written: none in a dry run, or when nothing moves
 	Stays     []journal.Move  `json:"stays,omitempty"`
 	Finished  []string        `json:"finished,omitempty"`  // records of earlier commands
 	Abandoned []string        `json:"abandoned,omitempty"` // those that could not be finished
 }
 
 func movementJSON(got strata.Movement, dryRun bool) movementOut {
-	out := movementOut{DryRun: dryRun, Record: &got.Record, Stays: got.Stays}
+	out := movementOut{DryRun: dryRun, Moves: got.Record.Moves, Stays: got.Stays}
+	if !dryRun && !got.Already {
+		out.Record = &got.Record
+	}
 	if !got.Already && !got.Resumed {
 		out.Moved = countMoves(got.Record)
 	}
@@ -245,14 +249,19 @@ func (a *app) showMovement(c strata.Config, got strata.Movement, dryRun bool) er
 	}
 	t := view.Table{Columns: []view.Column{{Title: "TAG", Shrink: true}, {Title: "WAS"}, {Title: "IS"}}}
 	for _, m := range got.Record.Moves {
-		style := view.Normal
-		if !m.Moves() {
-			style = view.Dim
+		if m.Moves() {
+			t.Row(m.Name(), shortDigest(m.Previous.String()), shortDigest(m.Digest.String()))
 		}
-		t.Rows = append(t.Rows, []view.Cell{{Text: m.Name()}, {Text: shortDigest(m.Previous.String())}, {Text: shortDigest(m.Digest.String()), Style: style}})
 	}
 	if err := t.Write(w, a.palette(w), a.width(w)); err != nil {
 		return err
+	}
+	if n := len(got.Record.Moves) - len(t.Rows); n > 0 {
+		verb := "stand"
+		if n == 1 {
+			verb = "stands"
+		}
+		fmt.Fprintf(w, "and %d that %s already\n", n, verb)
 	}
 	for _, m := range got.Stays {
 		fmt.Fprintf(w, "%s stays: it was new\n", m.Name())

@@ -111,6 +111,9 @@ func (a *app) rebuild(ctx context.Context, f watchFlags, units []string, change 
 	if err != nil {
 		return "", err
 	}
+	if err := a.checkVersion(p.Config); err != nil {
+		return "", err
+	}
 	if err := a.checkRemote(f.push); err != nil && p.Plan.Work() > 0 {
 		return "", err
 	}

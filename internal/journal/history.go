@@ -130,6 +130,13 @@ func (h History) set(r Record) Step {
 	return s
 }
 
+// Left gives where the records left a tag, those that were taken back and those
+// that took them back included; "" where none names it.
+func (h History) Left(tag Move) digest.Digest {
+	tag.Previous = ""
+	return last(h.all, tag)
+}
+
 // last gives where the entries left a tag.
 func last(entries []Record, of Move) digest.Digest {
 	for _, e := range slices.Backward(entries) {

@@ -69,7 +69,8 @@ type Record struct {
 	Finished time.Time `json:"finished,omitzero"`
 	Command  string    `json:"command"`
 	Revision string    `json:"revision,omitempty"`
-	Moves    []Move    `json:"moves"` // manifests first, indexes behind them
+	Dirty    bool      `json:"dirty,omitempty"` // the work tree had changes over the revision
+	Moves    []Move    `json:"moves"`           // manifests first, indexes behind them
 }
 
 // Move is one tag.

@@ -46,6 +46,7 @@ type Record struct {
 	Kind     string    `json:"kind,omitempty"`     // "" is a run; promote, rollback: only tags moved
 	Channel  string    `json:"channel,omitempty"`  // of a promotion or rollback
 	From     string    `json:"from,omitempty"`     // what was promoted; the record that is back
+	Undoes   []string  `json:"undoes,omitempty"`   // of a rollback: the records that do not count any more
 	Command  string    `json:"command"`            // see [CommandLine]
 	Project  string    `json:"project"`            // the project's image, "ghcr.io/user/app"
 	Revision string    `json:"revision,omitempty"` // commit that was built

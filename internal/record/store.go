@@ -46,6 +46,17 @@ func (w Warning) Unwrap() error { return w.Err }
 // ErrNotFound is the cause when there is no record of an ID.
 var ErrNotFound = errors.New("there is no such record")
 
+// AmbiguousError says that a part of an ID means several records.
+type AmbiguousError struct {
+	Part string
+	IDs  []string // of the records that it means, the newest first
+}
+
+// Error counts them.
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("reading record %q: it means %d records", e.Part, len(e.IDs))
+}
+
 // Filter chooses records. The zero value chooses all.
 type Filter struct {
 	Project string    // image of the project
@@ -228,7 +239,11 @@ func (s *Store) Get(id string) (Record, error) {
 		return Record{}, fmt.Errorf("reading record %q: %w", id, ErrNotFound)
 	case 1:
 	default:
-		return Record{}, fmt.Errorf("reading record %q: it means %d records, %s and %s among them", id, len(infos), infos[0].ID, infos[1].ID)
+		several := &AmbiguousError{Part: id}
+		for _, i := range infos {
+			several.IDs = append(several.IDs, i.ID)
+		}
+		return Record{}, several
 	}
 	r, err := read(infos[0])
 	if err != nil {

@@ -3,6 +3,7 @@ package spec
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v4"
@@ -133,7 +134,7 @@ func (d *decoder) project(n *yaml.Node) *Project {
 		Image: d.at(n, "image"), Version: d.at(n, "version"),
 		Platforms: d.platforms(d.get(n, "platforms")),
 		Args:      d.strings(d.get(n, "args"), valueVars), Labels: d.strings(d.get(n, "labels"), valueVars),
-		Tags: d.tags(d.get(n, "tags")), Protect: d.texts(d.get(n, "protect")), Channels: d.texts(d.get(n, "channels")),
+		Tags: d.tags(d.get(n, "tags")), Protect: d.texts(d.get(n, "protect")), Channels: d.channels(d.get(n, "channels")),
 		Keep: d.keep(d.get(n, "keep")), Cache: d.cache(d.get(n, "cache")), Engines: d.engines(d.get(n, "engine")),
 		Compression: d.at(n, "compression"),
 	}
@@ -152,6 +153,26 @@ func (d *decoder) project(n *yaml.Node) *Project {
 	d.each(d.get(n, "layers"), func(k, v *yaml.Node) { p.Layers = append(p.Layers, d.layer(k, v)) })
 	d.inherit(p, n)
 	return p
+}
+
+// channels reads the names of channels, which must not mean something else where
+// promote takes a name, nor give tags that are kept for records.
+func (d *decoder) channels(n *yaml.Node) []string {
+	names := d.texts(n)
+	for i, name := range names {
+		at := deref(n)
+		if at.Kind == yaml.SequenceNode {
+			at = deref(at.Content[i])
+		}
+		switch {
+		case name == "latest":
+			d.list.Errorf(d.pos(at), "give the channel another name, such as stable: latest is what the last build has published, for promote and in the tags that every build sets",
+				"no channel can be named %q", name)
+		case strings.HasPrefix(name, "strata-"):
+			d.list.Errorf(d.pos(at), "give the channel another name: tags that begin with strata- hold records", "no channel can be named %q", name)
+		}
+	}
+	return names
 }
 
 // inherit gives layers the project's Dockerfile and context where they have
