@@ -96,9 +96,10 @@ func TestGet(t *testing.T) {
 			t.Errorf("Get(%q): %v", id, err)
 		}
 	}
-	want := fmt.Sprintf(`reading record "2026": it means 2 records, %s and %s among them`, b.ID, a.ID)
-	if _, err := s.Get("2026"); err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
+	want := &AmbiguousError{Part: "2026", IDs: []string{b.ID, a.ID}}
+	_, err := s.Get("2026")
+	if diff := cmp.Diff(error(want), err); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if _, err := openStore(t).Latest(Filter{}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("Latest of none: %v", err)
