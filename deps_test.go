@@ -33,7 +33,7 @@ internal/inventory   < internal/image internal/image/corpus internal/origin inte
 internal/source      < internal/githistory internal/image/corpus internal/key internal/origin internal/simulate strata
 internal/source      < internal/cli
 internal/graph       < internal/change internal/ci internal/export internal/plan internal/simulate strata internal/cli
-internal/key         < internal/change internal/plan strata
+internal/key         < internal/change internal/plan internal/simulate strata
 internal/slot        < internal/watch strata
 internal/lock        < internal/export internal/simulate strata internal/cli
 internal/change      < internal/simulate internal/cli
