@@ -6,8 +6,11 @@
 package ci
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -27,12 +30,16 @@ type Drift struct {
 	Line int    `json:"line,omitempty"`
 	Have string `json:"have,omitempty"` // the first line that differs, as it is
 	Want string `json:"want,omitempty"` // and as it should be
+	Over bool   `json:"over,omitempty"` // it should have ended before that line
 }
 
 // String says it in a line.
 func (d Drift) String() string {
 	if d.What != Differs {
 		return d.Path + ": " + d.What
+	}
+	if d.Over {
+		return fmt.Sprintf("%s:%d: has %q, should end here", d.Path, d.Line, d.Have)
 	}
 	return fmt.Sprintf("%s:%d: has %q, should have %q", d.Path, d.Line, d.Have, d.Want)
 }
@@ -60,13 +67,32 @@ func Compare(want []File, have map[string][]byte) []Drift {
 			out = append(out, firstDifference(f, data))
 		}
 	}
-	for _, path := range slices.Sorted(maps.Keys(have)) {
-		if !known[path] {
-			out = append(out, Drift{Path: path, What: NotNeeded})
+	for _, name := range slices.Sorted(maps.Keys(have)) {
+		if !known[name] {
+			out = append(out, Drift{Path: name, What: NotNeeded})
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Drift) int { return strings.Compare(a.Path, b.Path) })
 	return out
+}
+
+// folderLine is where the jobs of a project in a folder go there.
+var folderLine = regexp.MustCompile(`(?m)^    (?:working-directory:|- cd) (".*")\r?$`)
+
+// MadeFor gives the folder of the project that a host's generated files are for;
+// "" is the repository's top. ok is false where none of them tells.
+func MadeFor(have map[string][]byte) (folder string, ok bool) {
+	for _, name := range []string{path.Join(githubWorkflows, "strata.yml"), GitLabJobs} {
+		data, there := have[name]
+		if !there {
+			continue
+		}
+		if m := folderLine.FindSubmatch(data); m != nil && json.Unmarshal(m[1], &folder) != nil {
+			return "", false
+		}
+		return folder, true
+	}
+	return "", false
 }
 
 // markStart begins the line of the mark, whose hash differs whenever anything does.
@@ -93,5 +119,5 @@ func firstDifference(want File, have []byte) Drift {
 	if i == len(w) && i == len(h) {
 		i = other
 	}
-	return Drift{Path: want.Path, What: Differs, Line: i + 1, Have: line(h, i), Want: line(w, i)}
+	return Drift{Path: want.Path, What: Differs, Line: i + 1, Have: line(h, i), Want: line(w, i), Over: i >= len(w)-1 && i < len(h)-1}
 }

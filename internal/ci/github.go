@@ -250,7 +250,12 @@ func (w *githubWriter) write(file, name string, p page) {
 	t := template.New(name).Delims("[[", "]]").Option("missingkey=error").Funcs(template.FuncMap{
 		"uses": p.uses, "quote": quoted, "cron": func(r *spec.Refresh) string { return Cron(*r) },
 		"list": func(s string) string { return quoted([]string{s}) }, "single": singleQuoted,
-		"upper":  func(s string) string { return strings.ToUpper(strings.ReplaceAll(s, "-", "_")) },
+		"upper": func(s string) string { return strings.ToUpper(strings.ReplaceAll(s, "-", "_")) },
+		"reading": func(s string) string { // the pair of pull requests: registry-username is REGISTRY_READ_USERNAME
+			s = strings.ToUpper(strings.ReplaceAll(s, "-", "_"))
+			at := strings.LastIndexByte(s, '_')
+			return s[:at] + "_READ" + s[at:]
+		},
 		"next":   func(i int) int { return i + 1 },
 		"before": func(i int) []int { return slices.Repeat([]int{i - 1}, min(i, 1)) },
 	})

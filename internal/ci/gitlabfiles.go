@@ -73,7 +73,7 @@ func (m *Model) GitLab(o GitLabOptions) ([]File, error) {
 		o.Version = "latest"
 	}
 	p := gitlabPage{
-		Model: m, GitLabOptions: o, Runner: quoted(Labels(m.Runners, GitLabRunners)("linux/amd64")), Branch: "$CI_DEFAULT_BRANCH", Trunk: "main",
+		Model: m, GitLabOptions: o, Runner: quoted(Labels(m.Runners, GitLabRunners)("linux/amd64")), Branch: "$CI_DEFAULT_BRANCH", Trunk: `"$DEFAULT_BRANCH"`,
 		CleanupCron: cleanupCron, Jobs: GitLabJobs, Pipeline: gitlabPipeline, Crons: crons(m.Layers), Logins: m.gitlabLogins(),
 		Emulated: m.Emulated(GitLabRunners), Paths: m.gitlabPaths(),
 	}

@@ -54,7 +54,6 @@ func example(t *testing.T, name, folder string, change ...string) *Model {
 	}
 	m, err := New(g, Source{
 		Folder: folder,
-		Exists: func(rel string) bool { _, err := os.Stat(filepath.Join(dir, rel)); return err == nil },
 		IsDir: func(rel string) bool {
 			info, err := os.Stat(filepath.Join(dir, rel))
 			return err == nil && info.IsDir()

@@ -28,6 +28,8 @@ type Model struct {
 	Cache      string              // kind of BuildKit's cache: "", "none", "registry", "gha", "s3", "local"
 	Secrets    []string            // environment variables that builds take secrets from, sorted
 	Keep       bool                // the project says what pruning keeps
+	Submodules bool                // the repository has some
+	LFS        bool                // and files that git LFS keeps
 	Targets    []export.MakeTarget // of a Makefile, parents first
 
 	homeless string // the first image that names no registry
@@ -50,8 +52,12 @@ type Layer struct {
 type Source struct {
 	Remote string                // URL of its git remote, "" where it has none
 	Folder string                // of the project in the repository, slashes; "" is the top
-	Exists func(rel string) bool // whether there is such a file, relative to the project's folder
 	IsDir  func(rel string) bool // whether a path, or a pattern as COPY has it, names a folder
+	// Links gives, for such a path or pattern, the symbolic links on the way to
+	// what it names, and where they lead, relative to the project's folder. It may
+	// be nil.
+	Links           func(rel string) []string
+	Submodules, LFS bool // whether the repository has any
 }
 
 // New gives the model of a project.
@@ -60,6 +66,7 @@ func New(g *graph.Graph, src Source) (*Model, error) {
 	m := &Model{
 		Image: p.Image, Folder: src.Folder, File: p.File, Runners: p.Runners, Cache: p.Cache.Type,
 		Keep: p.Keep != (spec.Keep{}), Stages: Depth(g),
+		Submodules: src.Submodules, LFS: src.LFS,
 		Targets: export.MakeTargets(g.Units), remote: src.Remote,
 	}
 	hosts, secrets := map[string]bool{}, map[string]bool{}
@@ -161,11 +168,19 @@ func unitPaths(u *graph.Unit, src Source) []string {
 		}
 		out = append(out, path.Join(src.Folder, rel))
 	}
+	follow := func(rel string) {
+		if src.Links == nil {
+			return
+		}
+		for _, to := range src.Links(rel) {
+			add(escape(to))
+			add(path.Join(escape(to), "**"))
+		}
+	}
 	if u.Inline == nil {
 		add(escape(u.Dockerfile))
-		if src.Exists(u.Dockerfile + ".dockerignore") {
-			add(escape(u.Dockerfile + ".dockerignore"))
-		}
+		follow(u.Dockerfile)
+		add(escape(u.Dockerfile + ".dockerignore")) // one that is made later counts as well
 	}
 	for _, v := range u.Build.Unresolved {
 		if v.Input { // only the base's image knows what is taken
@@ -177,13 +192,12 @@ func unitPaths(u *graph.Unit, src Source) []string {
 		if in.Context != "" {
 			context = u.Contexts[in.Context]
 		}
-		if ignore := path.Join(context, ".dockerignore"); src.Exists(ignore) {
-			add(escape(ignore))
-		}
+		add(escape(path.Join(context, ".dockerignore")))
 		for _, pattern := range in.Patterns {
 			for _, p := range globs(context, pattern, src.IsDir) {
 				add(p)
 			}
+			follow(path.Join(context, path.Clean("/"+pattern)))
 		}
 	}
 	return out
@@ -206,23 +220,22 @@ func (m *Model) WithLeaves(l Layer) bool {
 }
 
 // globs gives the patterns of a CI host for what a source of COPY means: a folder
-// takes all that is in it. Where Docker's pattern language has more (?, [a-z]),
+// takes all that is in it, and is named itself, as a submodule is that moves on. Where Docker's pattern language has more (?, [a-z]),
 // the result takes more: a pipeline may start in vain, never stay away.
 func globs(context, pattern string, isDir func(string) bool) []string {
 	pattern = path.Clean("/" + pattern)[1:]
-	if pattern == "" {
-		return []string{path.Join(escape(context), "**")}
-	}
 	out := path.Join(escape(context), widen(pattern))
 	switch base := path.Base(out); {
+	case pattern == "":
 	case base == "*" || base == "**":
-		return []string{path.Join(path.Dir(out), "**")}
+		out = path.Dir(out)
 	case !isDir(path.Join(context, pattern)):
 		return []string{out}
-	case strings.Contains(base, "*") && !strings.Contains(base, `\*`):
-		return []string{out, out + "/**"}
 	}
-	return []string{out + "/**"}
+	if out == "." {
+		return []string{"**"}
+	}
+	return []string{out, out + "/**"}
 }
 
 // widen writes one of Docker's patterns with no other wildcards than stars.

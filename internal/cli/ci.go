@@ -52,16 +52,19 @@ func (a *app) ciCmd() *cobra.Command {
 is missing on a native runner of each platform, parents before children, and move the
 tags last. Their path filters and schedules come from the Dockerfiles and from
 strata.yaml, so they have to be written again when those change: strata ci --check finds
-out, and runs in the pipeline itself.
+out, and runs in the pipeline itself. With no generated file at all it fails, with 1.
 
 ` + exitCodesHelp(),
 		Example: `  strata ci github
   strata ci gitlab
   strata ci make
-  strata ci --check        # 0: the files are as they should be, 2: they are not`,
+  strata ci --check        # 0: the files are as they should be, 2: they are not, 1: there are none`,
 		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !f.check {
+				if f.json {
+					return usage("reading the options: --json is of --check")
+				}
 				return cmd.Help()
 			}
 			return a.checkCI(cmd.Context(), f)
@@ -86,7 +89,16 @@ func (a *app) generatorCmd(g generator) *cobra.Command {
 		if f.check && !changed(own) {
 			return a.checkCI(cmd.Context(), f, g)
 		}
-		want, root, err := a.ciFiles(cmd.Context(), f, files)
+		repo, err := a.ciRepository(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if b := own.Lookup("branch"); b != nil && b.DefValue != "" && !b.Changed && repo.head != "" {
+			if err := own.Set("branch", repo.head); err != nil {
+				return fmt.Errorf("taking over the main branch: %w", err)
+			}
+		}
+		want, root, folder, err := a.ciFiles(cmd.Context(), f, files)
 		if err != nil {
 			return err
 		}
@@ -96,6 +108,13 @@ func (a *app) generatorCmd(g generator) *cobra.Command {
 		}
 		if f.check {
 			return a.tellDrift(ci.Compare(want, have), f.json)
+		}
+		if made, ok := ci.MadeFor(have); ok && made != folder && !f.force {
+			return diag.Hint(fmt.Errorf("writing pipelines: those below %q are of the project in %s", root, folderName(made)),
+				"a repository has room for the pipelines of one project; --out writes elsewhere, --force replaces them")
+		}
+		if !g.local {
+			a.warnOfRepository(repo, own)
 		}
 		return a.writeCI(root, want, have, f)
 	}
@@ -116,11 +135,11 @@ func changed(fs *pflag.FlagSet) bool {
 }
 
 // ciFiles gives the files as they should be, and the folder that they belong
-// under.
-func (a *app) ciFiles(ctx context.Context, f ciFlags, files func(*ci.Model) ([]ci.File, error)) ([]ci.File, string, error) {
+// under, and the project's own.
+func (a *app) ciFiles(ctx context.Context, f ciFlags, files func(*ci.Model) ([]ci.File, error)) (want []ci.File, root, folder string, err error) {
 	m, root, err := a.ciModel(ctx)
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	if f.out != "" {
 		root = f.out
@@ -128,8 +147,8 @@ func (a *app) ciFiles(ctx context.Context, f ciFlags, files func(*ci.Model) ([]c
 			root = filepath.Join(a.machine.Dir, root)
 		}
 	}
-	want, err := files(m)
-	return want, root, err
+	want, err = files(m)
+	return want, root, m.Folder, err
 }
 
 // ciModel reads the project as its pipelines see it. No registry is asked, and
@@ -161,11 +180,13 @@ func (a *app) ciModel(ctx context.Context) (*ci.Model, string, error) {
 	m, err := ci.New(p.Graph, ci.Source{
 		Remote: info.RemoteURL,
 		Folder: folder,
-		Exists: func(rel string) bool { _, err := os.Stat(at(rel)); return err == nil },
 		IsDir: func(rel string) bool {
 			found, err := filepath.Glob(at(rel))
 			return err == nil && slices.ContainsFunc(found, isDir)
 		},
+		Links:      func(rel string) []string { return links(dir, rel) },
+		Submodules: exists(filepath.Join(root, ".gitmodules")),
+		LFS:        usesLFS(root, dir),
 	})
 	return m, root, err
 }
@@ -389,7 +410,7 @@ func (a *app) githubGenerator() generator {
 		long: `Github writes workflows for GitHub Actions: one for each layer that others stand on
 (schedule from refresh, paths from its Dockerfiles), one for the application (pushes to
 the main branch), one for pull requests, which publishes nothing and may write nothing,
-one for releases (tags v*), one that removes old images; what they share is a workflow
+one for releases (tags v1.2.3), one that removes old images; what they share is a workflow
 and an action of their own. Files that it has not written itself are left alone.
 
 docs/ci.md tells how they work, and what they need on a runner.
@@ -403,7 +424,7 @@ docs/ci.md tells how they work, and what they need on a runner.
 		flags: func(fs *pflag.FlagSet) func(*ci.Model) ([]ci.File, error) {
 			var o ci.GitHubOptions
 			fs.BoolVar(&o.Single, "single", false, "write one workflow in place of one for each purpose")
-			fs.StringVar(&o.Branch, "branch", "main", "`name` of the branch whose pushes are published")
+			fs.StringVar(&o.Branch, "branch", "main", "`name` of the branch whose pushes are published; not given, the one that origin/HEAD names")
 			fs.StringVar(&o.Version, "strata-version", installable(a.machine.Version), "`version` of strata for runners that have none")
 			return func(m *ci.Model) ([]ci.File, error) {
 				if !branchForm.MatchString(o.Branch) {

@@ -76,7 +76,6 @@ func copyOf(t *testing.T, example string, change func(string) string, o ci.GitHu
 		t.Fatal(err)
 	}
 	m, err := ci.New(pass.Graph, ci.Source{
-		Exists: func(rel string) bool { _, err := os.Stat(filepath.Join(p.dir, rel)); return err == nil },
 		IsDir: func(rel string) bool {
 			info, err := os.Stat(filepath.Join(p.dir, rel))
 			return err == nil && info.IsDir()
