@@ -58,7 +58,7 @@ out, and runs in the pipeline itself. With no generated file at all it fails, wi
 		Example: `  strata ci github
   strata ci gitlab
   strata ci make
-  strata ci --check        # 0: the files are as they should be, 2: they are not, 1: there are none`,
+  strata ci --check        # 0: the files are right, 2: they are not, 1: there are none`,
 		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !f.check {
@@ -410,8 +410,9 @@ func (a *app) githubGenerator() generator {
 		long: `Github writes workflows for GitHub Actions: one for each layer that others stand on
 (schedule from refresh, paths from its Dockerfiles), one for the application (pushes to
 the main branch), one for pull requests, which publishes nothing and may write nothing,
-one for releases (tags v1.2.3), one that removes old images; what they share is a workflow
-and an action of their own. Files that it has not written itself are left alone.
+one for releases (tags v1.2.3), one that removes old images; what they share is a
+workflow and an action of their own. Files that it has not written itself are left
+alone.
 
 docs/ci.md tells how they work, and what they need on a runner.
 
