@@ -18,6 +18,7 @@ import (
 	"github.com/strata-build/strata/internal/buildkit"
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/doctor"
+	"github.com/strata-build/strata/internal/record"
 	"github.com/strata-build/strata/internal/registry"
 	"github.com/strata-build/strata/internal/view"
 )
@@ -350,15 +351,17 @@ func (a *app) showStore(asJSON bool) error {
 func (a *app) pruneCmd() *cobra.Command {
 	var keep time.Duration
 	var size int64
+	var records int
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove from the store what no tag leads to and what was not used", Args: takes(0, 0),
 		Long: `Prune frees disk space: in the registry on this machine what no tag leads to any more,
-in the embedded engine's store what was not used for a while. Images that have a tag
-stay, so a build after it rebuilds nothing that had been published.`,
+in the embedded engine's store what was not used for a while, and of the records of
+runs (strata history) all but the newest. Images that have a tag stay, so a build
+after it rebuilds nothing that had been published.`,
 		Example: "  strata store prune\n  strata store prune --unused 48h --keep-gb 10",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if size < 0 || keep < 0 {
-				return usage("pruning the store: it can't keep less than nothing")
+			if size < 0 || keep < 0 || records < 1 {
+				return usage("pruning the store: --unused and --keep-gb are at least 0, --keep-records at least 1")
 			}
 			e, err := a.openRegistry()
 			if err != nil {
@@ -388,11 +391,23 @@ stay, so a build after it rebuilds nothing that had been published.`,
 				}
 				freed += n
 			}
+			s, err := a.records()
+			if err != nil {
+				return err
+			}
+			gone, err := s.Prune(record.Keep{Count: records}, a.machine.Now())
+			if err != nil {
+				return err
+			}
 			fmt.Fprintf(a.machine.Stdout, "freed %s\n", view.Bytes(freed))
+			if gone > 0 {
+				fmt.Fprintf(a.machine.Stdout, "%s of runs removed\n", plural(gone, "old record"))
+			}
 			return nil
 		},
 	}
 	cmd.Flags().DurationVar(&keep, "unused", 14*24*time.Hour, "the engine keeps what was used within this `time`")
+	cmd.Flags().IntVar(&records, "keep-records", 1000, "this `number` of the newest records of runs stays")
 	cmd.Flags().Int64Var(&size, "keep-gb", 20, "the engine keeps at most this `number` of gibibytes")
 	return cmd
 }
