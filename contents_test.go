@@ -121,7 +121,7 @@ func TestPackagesOfAGoneImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	repo := reg.Ref("mine")
-	if _, err := keepInventory(t.Context(), reg.Client, repo.WithTag(inventoryTag(img.desc.Digest)), inv); err != nil {
+	if _, err := keepTraced(t.Context(), reg.Client, repo.WithTag(inventoryTag(img.desc.Digest)), inv, nil); err != nil {
 		t.Fatal(err)
 	}
 	gone := keptLayers(t.Context(), reg.Client, repo, reg.Ref("upstream").WithDigest(img.desc.Digest))

@@ -248,13 +248,8 @@ func hasPrefix(all, prefix []digest.Digest) bool {
 	return len(prefix) <= len(all) && slices.Equal(all[:len(prefix)], prefix)
 }
 
-// keepInventory publishes an inventory under a tag of its own and gives the
-// blobs of its two parts.
-func keepInventory(ctx context.Context, c *registry.Client, ref registry.Ref, inv *inventory.Inventory) ([]ocispec.Descriptor, error) {
-	return keepTraced(ctx, c, ref, inv, nil)
-}
-
-// keepTraced is keepInventory with a trace beside the parts, where there is one.
+// keepTraced publishes an inventory under a tag of its own, with a trace beside
+// its two parts where there is one, and gives the blobs.
 func keepTraced(ctx context.Context, c *registry.Client, ref registry.Ref, inv *inventory.Inventory, trace *inventory.Trace) ([]ocispec.Descriptor, error) {
 	blobs, err := publication{inventory: inv, trace: trace}.attachments()
 	if err != nil {

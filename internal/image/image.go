@@ -2,7 +2,6 @@ package image
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -159,40 +158,6 @@ func Annotate(i *Image, annotations map[string]string) (*Image, error) {
 		return nil, fmt.Errorf("annotating the image: %w", err)
 	}
 	return &Image{Manifest: m, Body: body, Config: i.Config, Descriptor: descriptorOf(m.MediaType, body)}, nil
-}
-
-// Index makes the index of several platforms' images. The order is that of the
-// arguments; two images for one platform are an error.
-func Index(annotations map[string]string, images ...*Image) (ocispec.Descriptor, []byte, error) {
-	x := ocispec.Index{
-		Versioned:   specs.Versioned{SchemaVersion: 2},
-		MediaType:   ocispec.MediaTypeImageIndex,
-		Manifests:   []ocispec.Descriptor{},
-		Annotations: annotations,
-	}
-	seen := map[string]bool{}
-	for _, i := range images {
-		p, err := i.Platform()
-		if err != nil {
-			return ocispec.Descriptor{}, nil, err
-		}
-		if name := platforms.FormatAll(p); seen[name] {
-			return ocispec.Descriptor{}, nil, fmt.Errorf("making an index: it has two images for %s", name)
-		} else {
-			seen[name] = true
-		}
-		d := i.Descriptor
-		d.Platform = &p
-		x.Manifests = append(x.Manifests, d)
-	}
-	if len(x.Manifests) == 0 {
-		return ocispec.Descriptor{}, nil, errors.New("making an index: it has no images")
-	}
-	body, err := json.Marshal(x)
-	if err != nil {
-		return ocispec.Descriptor{}, nil, fmt.Errorf("making an index: %w", err)
-	}
-	return descriptorOf(x.MediaType, body), body, nil
 }
 
 // epochTime gives the time that stands for "now" in what is made.

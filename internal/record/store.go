@@ -210,20 +210,6 @@ func (s *Store) Records(f Filter) ([]Record, []Warning, error) {
 	return records, warnings, nil
 }
 
-// Latest gives the newest record that f chooses and that can be read; without
-// one the cause is [ErrNotFound].
-func (s *Store) Latest(f Filter) (Record, error) {
-	f.Limit = 1
-	records, _, err := s.Records(f)
-	if err != nil {
-		return Record{}, err
-	}
-	if len(records) == 0 {
-		return Record{}, fmt.Errorf("reading the latest record in %q: %w", s.dir, ErrNotFound)
-	}
-	return records[0], nil
-}
-
 // Get gives the record whose ID is id or begins or ends with it, if there is
 // one only; without one the cause is [ErrNotFound].
 func (s *Store) Get(id string) (Record, error) {
