@@ -1,5 +1,6 @@
 // Package vcs says which commit a folder stands at: what versions, labels and
-// records are made from. None of it ever enters a key.
+// records are made from; and when the files below it were last committed, which
+// is the time that images give them. None of it ever enters a key.
 //
 // It takes a folder and asks the git command; nothing is written into the
 // repository, the index included.
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"net/url"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -80,7 +82,13 @@ func Compare(ctx context.Context, dir, a, b string) (Order, error) {
 	return Unrelated, nil
 }
 
-type repo struct{ dir string }
+// repo is what git is asked about.
+type repo struct {
+	dir string
+	// strict is for reading files: nothing that the user's settings, or those of
+	// a repository that somebody else has made, say about it counts.
+	strict bool
+}
 
 func (r repo) describe(ctx context.Context) (Info, error) {
 	var info Info
@@ -163,22 +171,44 @@ func (e *gitError) Unwrap() error { return e.err }
 // git runs one command that only reads, and gives its output without the last
 // line break.
 func (r repo) git(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "git", append([]string{"-C", r.dir}, args...)...)
-	// Messages are compared, so they must not be translated; a lock on the
-	// index that git could do without would write it.
-	cmd.Env = append(cmd.Environ(), "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0")
+	cmd := r.command(ctx, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	switch {
-	case ctx.Err() != nil:
-		return "", context.Cause(ctx)
-	case errors.Is(err, exec.ErrNotFound):
-		return "", fmt.Errorf("%w: the git command is not installed", ErrNoGit)
-	case err != nil:
-		return "", explain(r.dir, &gitError{command: args[0], text: strings.TrimSpace(stderr.String()), err: err})
+	if err := cmd.Run(); err != nil {
+		return "", r.failure(ctx, args[0], stderr.String(), err)
 	}
 	return strings.TrimSuffix(stdout.String(), "\n"), nil
+}
+
+// command makes a command that only reads.
+func (r repo) command(ctx context.Context, args ...string) *exec.Cmd {
+	options := []string{"-C", r.dir}
+	if r.strict {
+		options = append(options, strictOptions...)
+	}
+	cmd := exec.CommandContext(ctx, "git", append(options, args...)...)
+	env := cmd.Environ()
+	if r.strict {
+		env = append(slices.DeleteFunc(env, misleads), strictEnv...)
+	}
+	// Messages are compared, so they must not be translated; a lock on the
+	// index that git could do without would write it.
+	cmd.Env = append(env, "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0")
+	return cmd
+}
+
+// failure makes an error of a command that did not come to its end.
+func (r repo) failure(ctx context.Context, name, text string, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, exec.ErrNotFound):
+		return fmt.Errorf("%w: the git command is not installed", ErrNoGit)
+	}
+	if text = strings.TrimSpace(text); text == "" {
+		text = err.Error()
+	}
+	return explain(r.dir, &gitError{command: name, text: text, err: err})
 }
 
 // explain tells what has no answer from what went wrong.
