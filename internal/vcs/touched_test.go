@@ -69,7 +69,7 @@ func touched(t *testing.T, dir string, paths ...string) map[string]int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := lastTouched(t.Context(), dir, paths, bounds{paths: 0, commits: 50_000})
+	all, err := lastTouched(t.Context(), dir, paths, bounds{commits: 50_000})
 	if diff := cmp.Diff(got, all, cmpopts.EquateEmpty()); err != nil && !errors.Is(err, ErrNoGit) || diff != "" {
 		t.Errorf("with and without the paths named (-with +without): %v\n%s", err, diff)
 	}
@@ -140,10 +140,6 @@ func TestLastTouchedLeavesOutWhatIsNotWhatHeadSays(t *testing.T) {
 	}
 	paths := []string{"clean", "unstaged", "staged", "both", "assumed", "skipped", "gone", "untracked", "retyped", "with space",
 		"moved", "moved2", ".gitignore", "ignored", "added", "samesize", "touched"}
-	index, err := os.ReadFile(filepath.Join(dir, ".git", "index"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	want := map[string]int64{"clean": 100, ".gitignore": 100, "touched": 100}
 	wantTimes(t, "the whole", want, touched(t, dir, paths...))
 	for _, p := range paths { // and each alone
@@ -157,7 +153,7 @@ func TestLastTouchedLeavesOutWhatIsNotWhatHeadSays(t *testing.T) {
 	wantTimes(t, "changed in a folder", map[string]int64{}, touched(t, filepath.Join(dir, "sub"), "x"))
 	dir2 := empty(t)
 	commitAt(t, dir2, 100, "a", "1")
-	index, err = os.ReadFile(filepath.Join(dir2, ".git", "index"))
+	index, err := os.ReadFile(filepath.Join(dir2, ".git", "index"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,14 +424,14 @@ func TestLastTouchedOverRandomHistories(t *testing.T) {
 			want := p.lastTouched(t, bound)
 			paths := slices.Collect(maps.Keys(want))
 			for _, named := range []int{0, 100} {
-				got, err := lastTouched(t.Context(), p.dir, paths, bounds{paths: named, commits: bound})
+				got, err := lastTouched(t.Context(), p.dir, paths, bounds{walk: named, files: named, commits: bound})
 				if diff := cmp.Diff(want, got); err != nil || diff != "" {
 					t.Fatalf("seed %d, history %d, bound %d of %d, named %d (-want +got): %v\n%s\n%s", seed, i, bound, count, named, err, diff,
 						at(t, p.dir, 1, "log", "--format=%h %ct", "--raw", "-c", "--full-history", "--sparse", "--no-renames"))
 				}
 				for path, want := range want { // one alone, and from its folder
 					got, err := lastTouched(t.Context(), filepath.Join(p.dir, filepath.Dir(path)), []string{filepath.Base(path)},
-						bounds{paths: named, commits: bound})
+						bounds{walk: named, files: named, commits: bound})
 					if err != nil || got[filepath.Base(path)] != want {
 						t.Fatalf("seed %d, history %d: %s alone: %v, %v, want %d", seed, i, path, got, err, want)
 					}
