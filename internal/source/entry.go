@@ -29,8 +29,8 @@ func (k Kind) String() string {
 	return [...]string{"file", "dir", "link", "fifo", "char", "block"}[k]
 }
 
-// Entry is one file, folder or link that an instruction takes. Owner and times
-// are left out: COPY sets both.
+// Entry is one file, folder or link that an instruction takes. The owner is left
+// out: COPY sets it.
 type Entry struct {
 	// Path is relative to the context, with slashes, named as the pattern named
 	// it: content of a linked folder is below the link's name. The context's
@@ -54,6 +54,14 @@ type Entry struct {
 	// this file's content on disk: BuildKit keeps hard links inside of one
 	// copied folder, and breaks them between sources.
 	HardlinkOf string
+
+	// Modified is the time on disk, of links their own, in ns since 1970; 0 in a
+	// tree that is not on disk. It is part of no digest and of no key: a
+	// checkout sets it to whenever it was made.
+	Modified int64
+	// Real is the path in the context that Path leads to, links resolved; ""
+	// when it is Path, and in an image, where Inode says it.
+	Real string
 
 	// Inode is the file's path in an image, links resolved, for trees over an
 	// inventory; "" in a build context and for the root.
@@ -82,7 +90,7 @@ const treeVersion = "strata.tree.v1"
 
 // TreeDigest gives one digest for entries in their order. Two lists have the
 // same digest only if paths, kinds, modes, sizes, contents, links, devices and
-// attributes are the same; owner and times don't count.
+// attributes are the same; times don't count.
 func TreeDigest(entries []Entry) digest.Digest {
 	e := encoder{h: sha256.New()}
 	e.text(treeVersion)

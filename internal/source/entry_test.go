@@ -42,6 +42,15 @@ func TestTreeDigestCountsEveryField(t *testing.T) {
 	}
 }
 
+func TestTreeDigestLeavesOutTimes(t *testing.T) {
+	plain := []Entry{{Path: "a", Mode: 0o644, Size: 1, Digest: digest.FromString("a")}}
+	timed := []Entry{plain[0]}
+	timed[0].Modified, timed[0].Real = 1, "b"
+	if TreeDigest(plain) != TreeDigest(timed) {
+		t.Error("a time is part of the digest")
+	}
+}
+
 func TestTreeDigestIsStable(t *testing.T) {
 	e := Entry{Path: "a", Xattrs: map[string]string{}}
 	for c := 'a'; c < 'z'; c++ {

@@ -66,6 +66,16 @@ func (h *hasher) complete(it *item) (err error) {
 			err = fmt.Errorf("reading %q: %w", it.Path, err)
 		}
 	}()
+	if real != it.Path {
+		it.Real = real
+	}
+	if real == "." { // nothing has listed it
+		top, err := h.disk.stat(real)
+		if err != nil {
+			return err
+		}
+		it.Modified = top.stamp.mtime
+	}
 	switch {
 	case it.Kind == Symlink:
 		it.Mode, it.Size = 0o777, 0
@@ -114,7 +124,7 @@ func (h *hasher) file(it *item, real string) error {
 	if it.Xattrs, err = h.disk.xattrs(real); err != nil {
 		return err
 	}
-	it.Size, it.Mode = size, before.mode
+	it.Size, it.Mode, it.Modified = size, before.mode, before.stamp.mtime
 	r := record{stamp: before.stamp, size: size, plain: len(it.Xattrs) == 0}
 	sum.Sum(r.sum[:0])
 	it.Digest = digest.NewDigestFromBytes(digest.SHA256, r.sum[:])

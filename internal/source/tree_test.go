@@ -1,6 +1,7 @@
 package source
 
 import (
+	stdcmp "cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -164,20 +166,60 @@ func TestSelectFields(t *testing.T) {
 		{Path: "lib/sub/b.txt", Mode: 0o640, Size: 13, Digest: "sha256:a7e4f1", Source: "lib", Match: "lib", Rel: "sub/b.txt", MatchDir: true},
 		{Path: "lib/sub/c", Kind: Symlink, Mode: 0o777, Link: "../a.txt", Source: "lib", Match: "lib", Rel: "sub/c", MatchDir: true},
 		{Path: "lib/z", Mode: 0o644, Size: 9, Digest: "sha256:2df9df", HardlinkOf: "lib/a.txt", Source: "lib", Match: "lib", Rel: "z", MatchDir: true},
-		{Path: "to", Kind: Dir, Mode: 0o755, Source: "t*", Match: "to", MatchDir: true, Index: 1},
-		{Path: "to/b.txt", Mode: 0o640, Size: 13, Digest: "sha256:a7e4f1", Source: "t*", Match: "to", Rel: "b.txt", MatchDir: true, Index: 1},
-		{Path: "to/c", Kind: Symlink, Mode: 0o777, Link: "../a.txt", Source: "t*", Match: "to", Rel: "c", MatchDir: true, Index: 1},
+		{Path: "to", Real: "lib/sub", Kind: Dir, Mode: 0o755, Source: "t*", Match: "to", MatchDir: true, Index: 1},
+		{Path: "to/b.txt", Real: "lib/sub/b.txt", Mode: 0o640, Size: 13, Digest: "sha256:a7e4f1", Source: "t*", Match: "to", Rel: "b.txt", MatchDir: true, Index: 1},
+		{Path: "to/c", Real: "lib/sub/c", Kind: Symlink, Mode: 0o777, Link: "../a.txt", Source: "t*", Match: "to", Rel: "c", MatchDir: true, Index: 1},
 	}
 	for i := range want {
 		if want[i].Digest != "" {
 			want[i].Digest = got[i].Digest
 		}
+		fi, err := os.Lstat(filepath.Join(dir, stdcmp.Or(want[i].Real, want[i].Path)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[i].Modified = fi.ModTime().UnixNano()
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if got[1].Digest != got[5].Digest || got[1].Digest == got[3].Digest {
 		t.Errorf("digests: %s %s %s", got[1].Digest, got[3].Digest, got[5].Digest)
+	}
+}
+
+// A time moves with the file on disk, whether or not its digest is remembered,
+// and no digest of a tree moves with it.
+func TestModified(t *testing.T) {
+	dir := write(t, "a", "d/b", "l -> a")
+	cache := aged(filepath.Join(t.TempDir(), "stat"))
+	all := Selection{Patterns: []string{"."}}
+	before, err := open(t, dir, Options{Cache: cache}).Select(t.Context(), all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	when := time.Unix(1_500_000_000, 123_456_789)
+	for _, p := range []string{"a", "d", "d/b", "."} {
+		if err := os.Chtimes(filepath.Join(dir, p), when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // hashed, then remembered
+		after, err := open(t, dir, Options{Cache: cache}).Select(t.Context(), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, e := range after {
+			if moved := e.Modified == when.UnixNano(); moved != (e.Path != "l") || e.Modified == 0 {
+				t.Errorf("%s has the time %d", e.Path, e.Modified)
+			}
+			if e.Path == "a" && before[i].Modified == e.Modified {
+				t.Error("the time has not moved")
+			}
+		}
+		if TreeDigest(before) != TreeDigest(after) {
+			t.Error("a time is part of the digest")
+		}
 	}
 }
 

@@ -143,7 +143,7 @@ func (w *walker) emit(m *match, rel string, n *node, implied bool) {
 		Entry: Entry{
 			Path: p, Kind: n.kind, Mode: n.mode, Size: n.size, Major: n.major, Minor: n.minor,
 			Source: m.pattern, Match: m.path, Rel: rel, MatchDir: m.node.kind == Dir,
-			Index: m.index, Implied: implied,
+			Index: m.index, Implied: implied, Modified: n.stamp.mtime,
 		},
 		stamp:  n.stamp,
 		hollow: n.hollow,
