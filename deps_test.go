@@ -38,6 +38,7 @@ internal/slot        < internal/watch strata
 internal/lock        < internal/export internal/simulate strata internal/cli
 internal/change      < internal/simulate internal/cli
 internal/packages    < internal/image strata internal/cli
+internal/times       <
 internal/journal     < strata internal/cli
 internal/prune       < strata internal/cli
 internal/image       < internal/buildkit internal/image/corpus internal/origin strata
@@ -87,7 +88,7 @@ var heavy = []struct {
 var pure = []string{
 	"internal/diag", "internal/event", "internal/dockerfile", "internal/graph", "internal/key", "internal/plan",
 	"internal/slot", "internal/lock", "internal/export", "internal/inventory", "internal/build", "internal/journal", "internal/change", "internal/prune",
-	"internal/packages",
+	"internal/packages", "internal/times",
 }
 
 // worldly are the standard library's ways to the world.

@@ -157,6 +157,20 @@ func TestEveryInputMovesTheKey(t *testing.T) {
 	}
 }
 
+// A checkout sets the times of all files to when it was made.
+func TestTimesMoveNoKey(t *testing.T) {
+	in := everything(t)
+	for _, files := range in.Files {
+		for i := range files {
+			files[i].Modified, files[i].Real = 1_700_000_000e9, "elsewhere"
+		}
+	}
+	got, want := Compute(in), Compute(everything(t))
+	if got.Unit.ID() != want.Unit.ID() || got.Trunk.ID() != want.Trunk.ID() || Content(in) != Content(everything(t)) {
+		t.Error("a file's time is part of a key")
+	}
+}
+
 func TestContentKeyNamesParentsByDigest(t *testing.T) {
 	in := everything(t)
 	before := Content(in)
