@@ -74,11 +74,11 @@ var strictOptions = []string{
 	"--no-pager", "--literal-pathspecs",
 	"-c", "safe.bareRepository=explicit", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false",
 	"-c", "core.trustctime=true", "-c", "core.checkStat=default",
-	"-c", "log.showRoot=true", "-c", "log.follow=false",
+	"-c", "log.showRoot=true", "-c", "log.follow=false", "-c", "protocol.allow=never",
 }
 
-// strictEnv keeps git from replacing commits and from fetching what a partial
-// clone lacks.
+// strictEnv keeps git from replacing commits and, as protocol.allow does in older
+// versions, from fetching what a partial clone lacks.
 var strictEnv = []string{"GIT_NO_REPLACE_OBJECTS=1", "GIT_NO_LAZY_FETCH=1"}
 
 // misleads says whether a variable leads git to another repository than the one

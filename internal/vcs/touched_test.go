@@ -200,6 +200,26 @@ func TestLastTouchedInAShallowClone(t *testing.T) {
 	wantTimes(t, "two commits", map[string]int64{"a": 200, "b": 200, "c": 300}, touched(t, clone, "a", "b", "c"))
 }
 
+func TestLastTouchedInAPartialCloneFetchesNothing(t *testing.T) {
+	dir := empty(t)
+	commitAt(t, dir, 100, "a", "1", "d/b", "1")
+	commitAt(t, dir, 200, "a", "2")
+	commitAt(t, dir, 300, "c", "1")
+	at(t, dir, 1, "config", "uploadpack.allowFilter", "true")
+	blobless := filepath.Join(t.TempDir(), "clone")
+	at(t, dir, 1, "clone", "-q", "--filter=blob:none", "file://"+dir, blobless)
+	wantTimes(t, "without old contents", map[string]int64{"a": 200, "d/b": 100, "c": 300}, touched(t, blobless, "a", "d/b", "c"))
+	treeless := filepath.Join(t.TempDir(), "clone")
+	at(t, dir, 1, "clone", "-q", "--filter=tree:0", "file://"+dir, treeless)
+	before := at(t, treeless, 1, "count-objects", "-v")
+	if got, err := LastTouched(t.Context(), treeless, []string{"a", "d/b", "c"}); err == nil {
+		t.Errorf("without old folders: %v", got)
+	}
+	if after := at(t, treeless, 1, "count-objects", "-v"); before != after {
+		t.Errorf("it has fetched: %s, was %s", after, before)
+	}
+}
+
 func TestLastTouchedInSubmodules(t *testing.T) {
 	lib := empty(t)
 	commitAt(t, lib, 100, "x", "1", "d/y", "1")
