@@ -110,6 +110,16 @@ func (d *decoder) uvarint(limit uint64) uint64 {
 	return n
 }
 
+func (d *decoder) varint() int64 {
+	n, size := binary.Varint(d.buf)
+	if size <= 0 {
+		d.fail("bad number")
+		return 0
+	}
+	d.buf = d.buf[size:]
+	return n
+}
+
 func (d *decoder) take(n int) []byte {
 	if n > len(d.buf) {
 		d.fail("it ends early")
@@ -144,7 +154,9 @@ func (d *decoder) inventory(part byte) *Inventory {
 	d.paths(v.entries)
 	d.attributes(v.entries)
 	d.specials(v.entries)
-	if v.small = part == partSmall; !v.small {
+	v.small = part == partSmall
+	d.times(v)
+	if !v.small {
 		d.contents(v)
 	}
 	if d.err == nil {
@@ -293,6 +305,31 @@ func (d *decoder) specials(entries []Entry) {
 		if uint64(len(entries[i].Xattrs)) != n || n == 0 {
 			d.fail("bad extended attributes")
 		}
+	}
+}
+
+// times reads the times of all entries, or, in a small part, of the directories.
+func (d *decoder) times(v *Inventory) {
+	n := int(d.uvarint(uint64(len(v.entries))))
+	if n > len(d.buf) {
+		d.fail("bad number of times")
+		return
+	}
+	table := make([]int64, n)
+	for i := range table {
+		table[i] = d.varint()
+	}
+	for i := range v.entries {
+		e := &v.entries[i]
+		if v.small && e.Kind != Dir {
+			continue
+		}
+		at := int(d.uvarint(uint64(n)))
+		if d.err != nil || at >= n {
+			d.fail("bad time")
+			return
+		}
+		e.Time = table[at]
 	}
 }
 

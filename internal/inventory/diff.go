@@ -16,8 +16,8 @@ type Difference struct {
 }
 
 // Diff gives the paths in which b differs from a, in order: kind, mode, owner,
-// link, device, content and extended attributes, not the blob. Both must be
-// full.
+// link, device, content and extended attributes, not the blob and not the time.
+// Both must be full.
 func Diff(a, b *Inventory) ([]Difference, error) {
 	if !a.Full() || !b.Full() {
 		return nil, fmt.Errorf("comparing inventories: %w", ErrNeedFull)
@@ -42,7 +42,8 @@ func Diff(a, b *Inventory) ([]Difference, error) {
 	return out, nil
 }
 
-// Same reports whether two entries are the same file, wherever it came from.
+// Same reports whether two entries are the same file, wherever it came from and
+// whenever it was made: a build that is done again gives other times.
 func Same(a, b *Entry) bool {
 	return a.Kind == b.Kind && a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID && a.Size == b.Size &&
 		a.Link == b.Link && a.Major == b.Major && a.Minor == b.Minor && a.Content == b.Content &&

@@ -13,7 +13,7 @@ import (
 
 // The head of a coded inventory; see docs/format-inventory.md.
 const (
-	magic     = "STRATAi1"
+	magic     = "STRATAi2"
 	partSmall = 's'
 	partFull  = 'f'
 )
@@ -70,6 +70,7 @@ func (v *Inventory) body() []byte {
 	v.putPaths(&b)
 	v.putAttributes(&b)
 	v.putSpecials(&b)
+	v.putTimes(&b)
 	if !v.Full() {
 		return b.buf
 	}
@@ -156,6 +157,35 @@ func (v *Inventory) putSpecials(b *buffer) {
 			b.text(k)
 			b.text(x[k])
 		}
+	}
+}
+
+// putTimes writes a table of the times in order of first appearance, then an
+// index into it for every entry, in the small part for every directory: files
+// of one package mostly share theirs.
+func (v *Inventory) putTimes(b *buffer) {
+	index := map[int64]int{}
+	var table []int64
+	var which []int
+	for i := range v.entries {
+		e := &v.entries[i]
+		if v.small && e.Kind != Dir {
+			continue
+		}
+		at, ok := index[e.Time]
+		if !ok {
+			at = len(table)
+			index[e.Time] = at
+			table = append(table, e.Time)
+		}
+		which = append(which, at)
+	}
+	b.uvarint(uint64(len(table)))
+	for _, t := range table {
+		b.buf = binary.AppendVarint(b.buf, t)
+	}
+	for _, at := range which {
+		b.uvarint(uint64(at))
 	}
 }
 

@@ -1,12 +1,13 @@
 // Package inventory knows which files an image consists of, without holding
-// the image: for every path its kind, mode, owner, size, link, content digest
-// and the blob that brought it, and what stands in /etc/passwd and /etc/group.
+// the image: for every path its kind, mode, owner, size, time, link, content
+// digest and the blob that brought it, and what stands in /etc/passwd and
+// /etc/group.
 //
 // An inventory is made by streaming an image's layers once ([FromLayers]), or
 // from the inventory of the parent and what was added ([Inventory.With]). It is
 // kept in two parts: the small one answers what an append asks (what stands at
-// a path, where does a link lead, who is "app") and leaves out sizes and
-// contents of files; the full one holds everything. Their form is described in
+// a path, where does a link lead, who is "app") and leaves out sizes, contents
+// and times of files; the full one holds everything. Their form is described in
 // docs/format-inventory.md.
 //
 // The package works on readers, writers and values; it does no other I/O.
@@ -77,6 +78,7 @@ type Entry struct {
 	Link         string   // where a symbolic link leads
 	Major, Minor int64    // of a device
 	Content      [32]byte // SHA-256 of a regular file's content
+	Time         int64    // of the last modification, as the layer states it: whole Unix seconds, rounded down; 0 for an implied directory
 	Blob         int      // index into Inventory.Blobs; -1 when not known
 	Xattrs       map[string]string
 }
@@ -111,7 +113,7 @@ const (
 type Inventory struct {
 	entries []Entry // by Path, bytewise; entries[0] is the root
 	blobs   []digest.Digest
-	small   bool // sizes, contents and blobs are not known
+	small   bool // sizes, contents and blobs are not known, nor times but those of directories
 	passwd  Account
 	group   Account
 }
@@ -123,7 +125,8 @@ func Empty() *Inventory {
 
 func emptyRoot() Entry { return Entry{Kind: Dir, Mode: 0o755, Blob: -1} }
 
-// Full reports whether the inventory knows sizes, contents and blobs of files.
+// Full reports whether the inventory knows sizes, contents, times and blobs of
+// files.
 func (v *Inventory) Full() bool { return !v.small }
 
 // Blobs gives the digests of the image's compressed layers, in order.
@@ -231,5 +234,8 @@ func (v *Inventory) Small() *Inventory {
 func forget(entries []Entry) {
 	for i := range entries {
 		entries[i].Blob, entries[i].Size, entries[i].Content = -1, 0, [32]byte{}
+		if entries[i].Kind != Dir {
+			entries[i].Time = 0
+		}
 	}
 }

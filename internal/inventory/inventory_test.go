@@ -383,6 +383,7 @@ func TestDecodeRefuses(t *testing.T) {
 	tests := map[string][]byte{
 		"empty":        nil,
 		"other magic":  append([]byte("STRATAi9"), good[8:]...),
+		"old magic":    append([]byte("STRATAi1"), good[8:]...),
 		"cut off":      good[:len(good)-3],
 		"flipped bit":  append(append([]byte(nil), good[:20]...), append([]byte{good[20] ^ 1}, good[21:]...)...),
 		"two dots":     bad(func(v *Inventory) { v.entries[2].Path = "a/.." }),
@@ -412,7 +413,9 @@ func TestDecodeRefuses(t *testing.T) {
 // FuzzDecode checks that no data makes the reader panic, and that what it
 // accepts is sound: it encodes to something that decodes to the same.
 func FuzzDecode(f *testing.F) {
-	v, err := FromLayers(f.Context(), nil, []Layer{layerOf(tarOf(f, text("etc/passwd", "x"), link("l", "a"), entry{Typeflag: tar.TypeChar, Name: "c", Devmajor: 1}))})
+	v, err := FromLayers(f.Context(), nil, []Layer{layerOf(tarOf(f,
+		text("etc/passwd", "x"), link("l", "a"), entry{Typeflag: tar.TypeChar, Name: "c", Devmajor: 1}, at(text("t", ""), -5, 0),
+	))})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -437,6 +440,9 @@ func FuzzDecode(f *testing.F) {
 		again := (&decoder{buf: v.body()}).inventory(part)
 		if d := cmp.Diff(lines(v), lines(again)); d != "" {
 			t.Fatalf("it changed:\n%s", d)
+		}
+		if d := cmp.Diff(timesOf(v), timesOf(again)); d != "" {
+			t.Fatalf("its times changed:\n%s", d)
 		}
 	})
 }

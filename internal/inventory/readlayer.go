@@ -283,7 +283,8 @@ func (l *layerList) readContent(e *Entry, r io.Reader, buf []byte) error {
 
 // entryOf translates a tar header.
 func entryOf(hdr *tar.Header, p string) (Entry, error) {
-	e := Entry{Path: p, Mode: uint32(hdr.Mode) & 0o7777, UID: hdr.Uid, GID: hdr.Gid, Blob: -1}
+	// Unix rounds down, as a tool does that asks for whole seconds.
+	e := Entry{Path: p, Mode: uint32(hdr.Mode) & 0o7777, UID: hdr.Uid, GID: hdr.Gid, Time: hdr.ModTime.Unix(), Blob: -1}
 	switch hdr.Typeflag {
 	case tar.TypeReg, '\x00', tar.TypeGNUSparse, tar.TypeCont:
 		e.Kind, e.Size = File, hdr.Size
