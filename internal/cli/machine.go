@@ -190,7 +190,8 @@ func (a *app) importCmd() *cobra.Command {
 		Short: "Make an image of a root file system",
 		Long: `Import makes an image of one layer from a root file system in a tar archive (plain,
 gzip or zstd; - is standard input) and keeps it in the registry on this machine.
-Other platforms under the same name stay.`,
+Files keep their times, in whole seconds; the newest is the image's. Other platforms
+under the same name stay.`,
 		Example: `  mmdebstrap --variant=minbase bookworm rootfs.tar
   strata registry import rootfs.tar --as debian:bookworm-slim --platform linux/amd64`,
 		Args: takes(1, 1),

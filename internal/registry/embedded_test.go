@@ -210,7 +210,8 @@ func rootfs(t *testing.T, extra string) []byte {
 		{Name: "./dev/null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3},
 		{Name: "./usr/bin/", Typeflag: tar.TypeDir, Mode: 0o755},
 		{Name: "./usr/bin/tool", Typeflag: tar.TypeReg, Mode: 0o4755, Size: int64(len(extra)), Uname: "root", Uid: 3, ModTime: time.Unix(5000, 77)},
-		{Name: "./usr/bin/alias", Typeflag: tar.TypeLink, Linkname: "./usr/bin/tool"},
+		{Name: "./usr/bin/alias", Typeflag: tar.TypeLink, Linkname: "./usr/bin/tool", ModTime: time.Unix(5000, 0)},
+		{Name: "./usr/bin/later", Typeflag: tar.TypeReg, ModTime: time.Unix(8000000000, 0)},
 		{Name: "./etc/old", Typeflag: tar.TypeReg, ModTime: time.Unix(100, 0), PAXRecords: map[string]string{"SCHILY.xattr.user.a": "b"}},
 	} {
 		if err := tw.WriteHeader(h); err != nil {
@@ -227,7 +228,7 @@ func rootfs(t *testing.T, extra string) []byte {
 func TestImportRootfs(t *testing.T) {
 	r := registrytest.New(t)
 	ref, _ := registry.ParseRef("debian:bookworm-slim")
-	cfg := registry.ImportConfig{Cmd: []string{"bash"}, Epoch: 1000, Labels: map[string]string{"a": "b"}}
+	cfg := registry.ImportConfig{Cmd: []string{"bash"}, Labels: map[string]string{"a": "b"}}
 	amd, err := r.Embedded.ImportRootfs(ctx, ref, "linux/amd64", bytes.NewReader(rootfs(t, "amd64")), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -273,6 +274,11 @@ func TestImportRootfs(t *testing.T) {
 	}, config.Config); diff != "" {
 		t.Error(diff)
 	}
+	for _, at := range []*time.Time{config.Created, config.History[0].Created} {
+		if at == nil || at.Unix() != 5000 { // the newest file's, but for one that nobody believes
+			t.Errorf("the config says that it was made at %v", at)
+		}
+	}
 	layer, err := c.ReadBlob(ctx, ref, manifest.Layers[0])
 	if err != nil {
 		t.Fatal(err)
@@ -311,8 +317,9 @@ func checkLayer(t *testing.T, layer []byte, diffID digest.Digest) {
 	want := []entry{
 		{Name: "bin", Link: "usr/bin"},
 		{Name: "usr/bin/", Mode: 0o755},
-		{Name: "usr/bin/tool", Content: "amd64", Mode: 0o4755, Uid: 3, Time: 1000},
-		{Name: "usr/bin/alias", Link: "usr/bin/tool"},
+		{Name: "usr/bin/tool", Content: "amd64", Mode: 0o4755, Uid: 3, Time: 5000},
+		{Name: "usr/bin/alias", Link: "usr/bin/tool", Time: 5000},
+		{Name: "usr/bin/later", Time: 8000000000},
 		{Name: "etc/old", Xattr: "b", Time: 100},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -36,7 +36,6 @@ type ImportConfig struct {
 	WorkingDir  string
 	Labels      map[string]string
 	Annotations map[string]string // of the manifest
-	Epoch       int64             // seconds; later file times become this one
 }
 
 // Imported is what an import has made.
@@ -52,8 +51,10 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 // stream that may be compressed by gzip or zstd, and keeps it in the embedded
 // registry under ref (for another host, in that host's mirror). The tag always
 // holds an index: other platforms in it stay, the same platform is replaced.
-// The same input gives the same digests on every machine. Device nodes and
-// owner names are left out, as in images from Docker Hub.
+// The same input gives the same digests on every machine and day. Files keep
+// their times, in whole seconds: bytecode and indexes in it name them. The newest
+// is the image's. Device nodes and owner names are left out, as in images from
+// Docker Hub.
 func (e *Embedded) ImportRootfs(ctx context.Context, ref Ref, platform string, rootfs io.Reader, cfg ImportConfig) (Imported, error) {
 	ref = ref.Mirrored()
 	if ref.Tag == "" {
@@ -67,11 +68,11 @@ func (e *Embedded) ImportRootfs(ctx context.Context, ref Ref, platform string, r
 	}
 	p = platforms.Normalize(p)
 	c := New(Options{Embedded: e, Credential: anonymous})
-	layer, diffID, err := importLayer(ctx, c, ref, rootfs, cfg.Epoch)
+	layer, made, err := importLayer(ctx, c, ref, rootfs)
 	if err != nil {
 		return out, fmt.Errorf("importing %q: %w", ref, err)
 	}
-	if out.Manifest, err = putImported(ctx, c, ref, p, layer, diffID, cfg); err != nil {
+	if out.Manifest, err = putImported(ctx, c, ref, p, layer, made, cfg); err != nil {
 		return out, err
 	}
 	unlock, err := e.lockTags(ctx)
@@ -85,23 +86,29 @@ func (e *Embedded) ImportRootfs(ctx context.Context, ref Ref, platform string, r
 
 func anonymous(context.Context, string) (Credential, error) { return Credential{}, nil }
 
+// importedLayer is what is known of a layer once it is written.
+type importedLayer struct {
+	diffID digest.Digest
+	newest int64 // time of a file, seconds; 0 when there is none
+}
+
 // importLayer compresses and uploads the layer while it is read.
-func importLayer(ctx context.Context, c *Client, ref Ref, rootfs io.Reader, epoch int64) (ocispec.Descriptor, digest.Digest, error) {
+func importLayer(ctx context.Context, c *Client, ref Ref, rootfs io.Reader) (ocispec.Descriptor, importedLayer, error) {
 	in, err := decompress(rootfs)
 	if err != nil {
-		return ocispec.Descriptor{}, "", err
+		return ocispec.Descriptor{}, importedLayer{}, err
 	}
 	defer in.Close()
 	pr, pw := io.Pipe()
-	diffID := make(chan digest.Digest, 1)
+	made := make(chan importedLayer, 1)
 	go func() {
-		d, err := writeLayer(pw, in, epoch)
-		diffID <- d
+		l, err := writeLayer(pw, in)
+		made <- l
 		pw.CloseWithError(err)
 	}()
 	d, err := c.PushStream(ctx, ref, ocispec.MediaTypeImageLayerGzip, pr)
 	pr.CloseWithError(errors.New("the upload has ended")) // so that the writer ends too
-	return d, <-diffID, err
+	return d, <-made, err
 }
 
 // decompress finds out how a stream is compressed, by its first bytes.
@@ -127,22 +134,26 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 // is part of the format; it does not depend on the number of goroutines.
 const gzipBlock = 1 << 20
 
-// writeLayer rewrites a tar stream in reproducible form, compresses it and
-// gives the digest of the uncompressed form.
-func writeLayer(w io.Writer, r io.Reader, epoch int64) (digest.Digest, error) {
+// writeLayer rewrites a tar stream in reproducible form and compresses it.
+func writeLayer(w io.Writer, r io.Reader) (importedLayer, error) {
 	zw, err := pgzip.NewWriterLevel(w, 6)
 	if err != nil {
-		return "", err
+		return importedLayer{}, err
 	}
 	if err := zw.SetConcurrency(gzipBlock, runtime.GOMAXPROCS(0)); err != nil {
-		return "", err
+		return importedLayer{}, err
 	}
 	plain := digest.SHA256.Digester()
-	err = rewriteTar(io.MultiWriter(zw, plain.Hash()), r, time.Unix(epoch, 0).UTC())
-	return plain.Digest(), errors.Join(err, zw.Close())
+	newest, err := rewriteTar(io.MultiWriter(zw, plain.Hash()), r)
+	return importedLayer{plain.Digest(), newest}, errors.Join(err, zw.Close())
 }
 
-func rewriteTar(w io.Writer, r io.Reader, epoch time.Time) error {
+// latest is the year 2100. A file that is dated beyond it does not date the
+// image; that it lies in the future would depend on the day.
+const latest = 4102444800
+
+// rewriteTar gives the newest time of a file.
+func rewriteTar(w io.Writer, r io.Reader) (newest int64, err error) {
 	tr, tw := tar.NewReader(r), tar.NewWriter(w)
 	entries := 0
 	for {
@@ -151,32 +162,35 @@ func rewriteTar(w io.Writer, r io.Reader, epoch time.Time) error {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("reading the archive: %w", err)
+			return 0, fmt.Errorf("reading the archive: %w", err)
 		}
-		h, err = importHeader(h, epoch)
+		h, err = importHeader(h)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if h == nil {
 			continue
 		}
 		entries++
+		if t := h.ModTime.Unix(); t <= latest {
+			newest = max(newest, t)
+		}
 		if err := tw.WriteHeader(h); err != nil {
-			return fmt.Errorf("writing %q: %w", h.Name, err)
+			return 0, fmt.Errorf("writing %q: %w", h.Name, err)
 		}
 		if _, err := io.Copy(tw, tr); err != nil {
-			return fmt.Errorf("copying %q: %w", h.Name, err)
+			return 0, fmt.Errorf("copying %q: %w", h.Name, err)
 		}
 	}
 	if entries == 0 {
-		return errors.New("the archive holds no files")
+		return 0, errors.New("the archive holds no files")
 	}
-	return tw.Close()
+	return newest, tw.Close()
 }
 
 // importHeader gives the header that is written for h; nil leaves the entry
 // out: the root itself, device nodes, and formats' own entries.
-func importHeader(h *tar.Header, epoch time.Time) (*tar.Header, error) {
+func importHeader(h *tar.Header) (*tar.Header, error) {
 	if isSparse(h) { // a few bytes could stand for any number of zeros
 		return nil, diag.Hint(fmt.Errorf("the archive has a sparse file: %q", h.Name), "make the archive without tar's --sparse")
 	}
@@ -194,10 +208,7 @@ func importHeader(h *tar.Header, epoch time.Time) (*tar.Header, error) {
 	}
 	out := &tar.Header{
 		Typeflag: h.Typeflag, Name: name, Linkname: h.Linkname, Size: h.Size,
-		Mode: h.Mode & 0o7777, Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime.Truncate(time.Second), Format: tar.FormatPAX,
-	}
-	if out.ModTime.After(epoch) {
-		out.ModTime = epoch
+		Mode: h.Mode & 0o7777, Uid: h.Uid, Gid: h.Gid, ModTime: time.Unix(h.ModTime.Unix(), 0), Format: tar.FormatPAX,
 	}
 	switch h.Typeflag {
 	case tar.TypeDir:
@@ -226,9 +237,9 @@ func isSparse(h *tar.Header) bool {
 }
 
 func putImported(ctx context.Context, c *Client, ref Ref, p ocispec.Platform, layer ocispec.Descriptor,
-	diffID digest.Digest, cfg ImportConfig,
+	made importedLayer, cfg ImportConfig,
 ) (ocispec.Descriptor, error) {
-	created := time.Unix(cfg.Epoch, 0).UTC()
+	created := time.Unix(made.newest, 0).UTC()
 	env := cfg.Env
 	if !slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
 		env = append([]string{defaultPath}, env...)
@@ -239,7 +250,7 @@ func putImported(ctx context.Context, c *Client, ref Ref, p ocispec.Platform, la
 			User: cfg.User, Env: env, Entrypoint: cfg.Entrypoint, Cmd: cfg.Cmd,
 			WorkingDir: cfg.WorkingDir, Labels: cfg.Labels,
 		},
-		RootFS:  ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}},
+		RootFS:  ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{made.diffID}},
 		History: []ocispec.History{{Created: &created, CreatedBy: "strata registry import"}},
 	})
 	if err != nil {
