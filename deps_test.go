@@ -29,7 +29,8 @@ internal/dockerfile  < internal/change internal/export internal/graph internal/i
 internal/dockerfile  < internal/key internal/simulate strata
 internal/spec        < internal/ci internal/export internal/graph internal/initproject internal/simulate internal/slot
 internal/spec        < internal/watch strata internal/cli
-internal/inventory   < internal/image internal/image/corpus internal/origin internal/source strata internal/cli
+internal/inventory   < internal/build internal/buildkit internal/image internal/image/corpus internal/origin internal/source
+internal/inventory   < internal/times strata internal/cli
 internal/source      < internal/githistory internal/image/corpus internal/key internal/origin internal/simulate strata
 internal/source      < internal/cli
 internal/graph       < internal/change internal/ci internal/export internal/plan internal/simulate strata internal/cli
@@ -38,7 +39,7 @@ internal/slot        < internal/watch strata
 internal/lock        < internal/export internal/simulate strata internal/cli
 internal/change      < internal/simulate internal/cli
 internal/packages    < internal/image strata internal/cli
-internal/times       <
+internal/times       < internal/build internal/buildkit strata
 internal/journal     < strata internal/cli
 internal/prune       < strata internal/cli
 internal/image       < internal/buildkit internal/image/corpus internal/origin strata

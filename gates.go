@@ -147,6 +147,10 @@ func (r *runner) gate(ctx context.Context, u *graph.Unit, img *picture) error {
 			return err
 		}
 		j.Target, j.Repository = u.Test.Stage, ""
+		// What it copies is in the instruction cache afterwards, for builds as well.
+		if j.Times, err = r.times(ctx, u, r.pass.Keys[u.ID].Unit); err != nil {
+			return err
+		}
 		if _, err := engine.Build(ctx, j, sink); err != nil {
 			return fmt.Errorf("testing %s: %w", u.ID, err)
 		}
@@ -161,9 +165,16 @@ func (r *runner) gate(ctx context.Context, u *graph.Unit, img *picture) error {
 		network = ""
 	}
 	r.pass.emit(event.Event{Type: event.Message, Unit: u.ID, Text: "testing " + u.ID + ": " + strings.Join(u.Test.Run, " ")})
+	tables, err := r.tables(ctx, u)
+	if err == nil {
+		err = imageTables(ctx, r.pass.Config.Client, img, tables)
+	}
+	if err != nil {
+		return fmt.Errorf("testing %s: %w", u.ID, err)
+	}
 	code, output, err := run.Run(ctx, build.RunJob{
 		Unit: u.ID, Image: r.pass.Config.engineName(r.repo(u).WithDigest(img.desc.Digest)), Platform: u.Platform,
-		Args: u.Test.Run, Network: network, Timeout: u.Test.Timeout,
+		Args: u.Test.Run, Network: network, Timeout: u.Test.Timeout, Tables: tables,
 	}, sink)
 	if err != nil {
 		return fmt.Errorf("testing %s: %w", u.ID, err)

@@ -97,6 +97,9 @@ func (p *Pass) options(u *graph.Unit) map[string]string {
 	if u.Network != "" {
 		o["network"] = u.Network
 	}
+	if e := u.Build.Epoch; e.Value != "" {
+		o["source-date-epoch"] = strings.TrimSuffix(e.Value+"\n"+e.Source, "\n")
+	}
 	return o
 }
 

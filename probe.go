@@ -28,9 +28,13 @@ const (
 	annotationFull   = "build.strata.inventory.full"  // digest and size of the full inventory
 	annotationBases  = "build.strata.bases"           // external images that went in: a list of baseFacts
 	annotationTrace  = "build.strata.trace"           // digest and size of the trace of the image's own layers
-	annotationTail   = "build.strata.tail"            // the tail's blob and what it was made from: tailFacts
-	annotationRun    = "build.strata.run"             // of a record's artifact: the id of the run
-	annotationRecord = "build.strata.record"          // of a record's artifact: the record
+	annotationTimes  = "build.strata.times"           // of the artifact beside an image: its tables of times, base64
+	// The inventory of the tail's blob alone, digest and size: what the next tail's
+	// times follow from.
+	annotationTailFiles = "build.strata.inventory.tail"
+	annotationTail      = "build.strata.tail"   // the tail's blob and what it was made from: tailFacts
+	annotationRun       = "build.strata.run"    // of a record's artifact: the id of the run
+	annotationRecord    = "build.strata.record" // of a record's artifact: the record
 )
 
 // answers are what the registry holds for the units.

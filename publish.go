@@ -3,10 +3,12 @@ package strata
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -19,6 +21,7 @@ import (
 	"github.com/strata-build/strata/internal/inventory"
 	"github.com/strata-build/strata/internal/key"
 	"github.com/strata-build/strata/internal/registry"
+	"github.com/strata-build/strata/internal/times"
 )
 
 // Media types of what is attached to an image.
@@ -35,12 +38,15 @@ type publication struct {
 	config    []byte
 	inventory *inventory.Inventory // nil when it follows from the trunk's
 	trace     *inventory.Trace     // of the layers above the base; nil when it is not known
+	tables    times.Tables         // of the times of its own layers; nil when they are not known
+	times     []byte               // the same, coded
 	trunk     *picture             // what a tail was put on; nil without one
 	base      *picture             // what the image was rebased onto; nil otherwise
 	whole     bool                 // the image is the unit, not only its trunk
 	layer     []byte               // the tail's blob where it is still to be sent
 	layerType string
-	tail      tailFacts // of the tail's blob; zero without one
+	tail      tailFacts            // of the tail's blob; zero without one
+	tailFiles *inventory.Inventory // of the tail's blob alone; nil without one
 }
 
 // publish puts config, recipe and inventory beside the layers, then the
@@ -51,6 +57,12 @@ func (r *runner) publish(ctx context.Context, u *graph.Unit, m *Made, pub public
 	if pub.whole && pub.trunk == nil { // an append has seen to it
 		var err error
 		if config, err = withLabels(config, u.Labels); err != nil {
+			return nil, err
+		}
+	}
+	if len(pub.tables) > 0 {
+		var err error
+		if pub.times, err = pub.tables.Encode(); err != nil {
 			return nil, err
 		}
 	}
@@ -130,7 +142,7 @@ func (r *runner) sendManifests(ctx context.Context, u *graph.Unit, pub publicati
 		for i, b := range blobs {
 			descs[i] = ocispec.Descriptor{MediaType: b.MediaType, Digest: digest.FromBytes(b.Data), Size: int64(len(b.Data))}
 		}
-		_, err := r.pass.Config.Client.PutArtifact(ctx, r.repo(u).WithTag(artifactTag(pub.recipe.ID())), manifestOf(img.desc), unitArtifact, descs, published())
+		_, err := r.pass.Config.Client.PutArtifact(ctx, r.repo(u).WithTag(artifactTag(pub.recipe.ID())), manifestOf(img.desc), unitArtifact, descs, pub.onArtifact())
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -145,6 +157,19 @@ func published() map[string]string {
 	return map[string]string{ocispec.AnnotationCreated: time.Now().UTC().Format(time.RFC3339)}
 }
 
+// smallTimes is how many bytes of coded times stand in the artifact itself, which
+// spares a change of code one of the blobs that it sends.
+const smallTimes = 12 << 10
+
+// onArtifact are the annotations of the artifact that goes with an image.
+func (pub publication) onArtifact() map[string]string {
+	a := published()
+	if n := len(pub.times); n > 0 && n <= smallTimes {
+		a[annotationTimes] = base64.StdEncoding.EncodeToString(pub.times)
+	}
+	return a
+}
+
 // artifactTag is the tag of the artifact that goes with the image under a key.
 func artifactTag(id key.ID) string { return "strata-a-" + string(id) }
 
@@ -155,6 +180,16 @@ func (pub publication) attachments() ([]registry.Blob, error) {
 		return nil, err
 	}
 	blobs := []registry.Blob{{MediaType: recipeType, Data: recipe}}
+	if len(pub.times) > smallTimes {
+		blobs = append(blobs, registry.Blob{MediaType: times.MediaType, Data: pub.times})
+	}
+	if pub.tailFiles != nil {
+		var b bytes.Buffer
+		if err := pub.tailFiles.Encode(&b); err != nil {
+			return nil, err
+		}
+		blobs = append(blobs, registry.Blob{MediaType: inventory.MediaTypeTail, Data: b.Bytes()})
+	}
 	if pub.inventory == nil {
 		return blobs, nil
 	}
@@ -179,20 +214,24 @@ func (pub publication) attachments() ([]registry.Blob, error) {
 }
 
 func compress(data []byte) ([]byte, error) {
-	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	w, err := recipeEncoder()
 	if err != nil {
 		return nil, fmt.Errorf("compressing a recipe: %w", err)
 	}
-	defer w.Close()
 	return w.EncodeAll(data, nil), nil
 }
+
+// recipeEncoder is made once: that takes longer than compressing a recipe.
+var recipeEncoder = sync.OnceValues(func() (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+})
 
 // annotations are the manifest's: OCI's own, and Strata's.
 func (r *runner) annotations(u *graph.Unit, pub publication, blobs []registry.Blob) map[string]string {
 	a := map[string]string{
 		annotationKey:                 string(pub.recipe.ID()),
 		annotationUnit:                r.canonical(u),
-		ocispec.AnnotationCreated:     r.pass.epoch(u).UTC().Format(time.RFC3339),
+		ocispec.AnnotationCreated:     createdAt(pub.config).Format(time.RFC3339),
 		ocispec.AnnotationTitle:       r.canonical(u),
 		ocispec.AnnotationDescription: "",
 	}
@@ -213,7 +252,9 @@ func (r *runner) annotations(u *graph.Unit, pub publication, blobs []registry.Bl
 		a[annotationTail] = string(facts)
 	}
 	for _, b := range blobs {
-		a[annotationFor[b.MediaType]] = annotateBlob(b.Data)
+		if name := annotationFor[b.MediaType]; name != "" {
+			a[name] = annotateBlob(b.Data)
+		}
 	}
 	if pub.trunk != nil && pub.trunk.desc.Digest != "" {
 		a[annotationTrunk] = pub.trunk.desc.Digest.String()
@@ -284,6 +325,7 @@ var annotationFor = map[string]string{
 	inventory.MediaTypeSmall: annotationSmall,
 	inventory.MediaTypeFull:  annotationFull,
 	inventory.MediaTypeTrace: annotationTrace,
+	inventory.MediaTypeTail:  annotationTailFiles,
 }
 
 func setIf(m map[string]string, name, value string) {

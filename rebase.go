@@ -146,11 +146,15 @@ func (r *runner) rebaseTrunk(ctx context.Context, u *graph.Unit, m *Made, recipe
 	if err != nil {
 		return nil, err
 	}
+	config, err := r.pass.retime(u, done.Image.Config, next)
+	if err != nil {
+		return nil, err
+	}
 	if img, err := r.builtMeanwhile(ctx, u, m, recipe); img != nil || err != nil {
 		return img, err
 	}
 	pub := publication{
-		recipe: recipe, manifest: done.Image.Manifest, config: done.Image.Config, inventory: done.Inventory,
+		recipe: recipe, manifest: done.Image.Manifest, config: config, inventory: done.Inventory,
 		trace: done.Trace, base: next, whole: whole,
 	}
 	if done.Layer != nil {
@@ -229,7 +233,7 @@ func (p *Pass) rebased(ctx context.Context, u *graph.Unit, child, old, next *pic
 		return nil, fmt.Errorf("reading the layers of %s: %w", u.ID, err)
 	}
 	plan, err := image.Rebase(sides[0], sides[1], sides[2], trace, image.RebaseOptions{
-		SourceDateEpoch: p.epoch(u).Unix(), Compression: p.Config.Project.Compression,
+		Created: p.created(u, images[2]).Unix(), Compression: p.Config.Project.Compression,
 	})
 	if err != nil {
 		return nil, err

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -286,7 +285,7 @@ func (m *rebasePart) decide(ctx context.Context, c *registry.Client, known *shar
 		return nil, err
 	}
 	plan, err := image.Rebase(sides[0], sides[1], sides[2], trace, image.RebaseOptions{
-		SourceDateEpoch: createdAt(m.child.config), Compression: compressionOf(m.child.manifest.Layers[n:]),
+		Created: max(createdAt(m.child.config).Unix(), oldest.Unix()), Compression: compressionOf(m.child.manifest.Layers[n:]),
 	})
 	if err != nil {
 		return nil, err
@@ -323,18 +322,6 @@ func tracedInventory(ctx context.Context, c *registry.Client, known *shared, img
 	inv, trace, err := listLayers(ctx, c, img, func(l ocispec.Descriptor) (io.ReadCloser, error) { return c.Blob(ctx, img.ref, l) })
 	known.keep(trace)
 	return inv, err
-}
-
-// createdAt gives the time that an image's config says, in seconds; 0 without
-// one.
-func createdAt(config []byte) int64 {
-	var c struct {
-		Created *time.Time `json:"created"`
-	}
-	if json.Unmarshal(config, &c) != nil || c.Created == nil {
-		return 0
-	}
-	return max(0, c.Created.Unix())
 }
 
 func compressionOf(layers []ocispec.Descriptor) string {

@@ -259,7 +259,7 @@ func (r *runner) index(units []*graph.Unit) ([]byte, error) {
 	setIf(idx.Annotations, ocispec.AnnotationRevision, v.state())
 	setIf(idx.Annotations, ocispec.AnnotationVersion, v.Name)
 	setIf(idx.Annotations, ocispec.AnnotationSource, v.Source)
-	var created time.Time
+	created := oldest
 	for _, u := range units {
 		img := r.image(u.ID)
 		d := manifestOf(img.desc)
@@ -269,8 +269,9 @@ func (r *runner) index(units []*graph.Unit) ([]byte, error) {
 		for _, a := range []string{ocispec.AnnotationBaseImageName, ocispec.AnnotationBaseImageDigest} {
 			setIf(d.Annotations, a, img.manifest.Annotations[a])
 		}
-		if e := r.pass.epoch(u); e.After(created) {
-			created = e
+		// Images that were made before they told their time count as the oldest.
+		if t, err := time.Parse(time.RFC3339, img.manifest.Annotations[ocispec.AnnotationCreated]); err == nil && t.After(created) {
+			created = t
 		}
 	}
 	idx.Annotations[ocispec.AnnotationCreated] = created.UTC().Format(time.RFC3339)

@@ -11,14 +11,16 @@ import (
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/inventory"
 	"github.com/strata-build/strata/internal/key"
+	"github.com/strata-build/strata/internal/times"
 )
 
 // sameAsBefore gives the unit's last image, or the trunk of it, if what was
 // built now is the same but for volatile files: then the old one stays, and
 // what stands on it need not be made again. Nil means that it is another, or
 // that it can't be told. Where the unit's own instructions or files have changed,
-// a volatile file may be what they are about, and so nothing may differ.
-func (r *runner) sameAsBefore(ctx context.Context, u *graph.Unit, built *picture, inv *inventory.Inventory, recipe key.Recipe, whole bool) *picture {
+// a volatile file or a time that one sets may be what they are about, and so
+// nothing may differ but the times that only say when the files were made.
+func (r *runner) sameAsBefore(ctx context.Context, u *graph.Unit, built *picture, inv *inventory.Inventory, tables times.Tables, recipe key.Recipe, whole bool) *picture {
 	last := r.pass.lastImage(u)
 	if last == nil {
 		return nil
@@ -42,8 +44,12 @@ func (r *runner) sameAsBefore(ctx context.Context, u *graph.Unit, built *picture
 	if before == nil {
 		return nil
 	}
-	if r.changedItself(ctx, last, recipe) {
-		if diffs, err := inventory.Diff(before, inv); err != nil || len(diffs) > 0 {
+	recorded := r.pass.readRecipe(ctx, last.ref, last.manifest.Annotations)
+	if recorded.IsZero() { // it may be of another version, under which recipes meant something else
+		return nil
+	}
+	if changes := key.Diff(recorded, recipe); slices.ContainsFunc(changes, key.Change.Own) {
+		if diffs, err := inventory.Diff(before, inv); err != nil || len(diffs) > 0 || !sameTimes(before, inv, tables, changes) {
 			return nil
 		}
 		return last
@@ -54,11 +60,24 @@ func (r *runner) sameAsBefore(ctx context.Context, u *graph.Unit, built *picture
 	return last
 }
 
-// changedItself says whether a recipe differs from that of an image in more than
-// what they stand on; so it does where the image's can't be read.
-func (r *runner) changedItself(ctx context.Context, img *picture, recipe key.Recipe) bool {
-	before := r.pass.readRecipe(ctx, img.ref, img.manifest.Annotations)
-	return before.IsZero() || slices.ContainsFunc(key.Diff(before, recipe), key.Change.Own)
+// sameTimes says whether two images of the same files agree in the times that
+// these brought along or were given. Those in the tables were made out when the
+// layers were published. A setting may be about any (SOURCE_DATE_EPOCH).
+func sameTimes(before, now *inventory.Inventory, tables times.Tables, changes []key.Change) bool {
+	decided := map[string]bool{}
+	if !slices.ContainsFunc(changes, key.Change.Setting) {
+		for _, t := range tables {
+			for _, d := range t.Paths {
+				decided[d.Path] = true
+			}
+		}
+	}
+	for e := range now.All() {
+		if e.Kind != inventory.Dir && !decided[e.Path] && before.Lookup(e.Path).Time != e.Time {
+			return false
+		}
+	}
+	return true
 }
 
 // sameConfig compares what two configs say about running the image, not when

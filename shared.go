@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/dockerfile"
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/inventory"
@@ -27,18 +28,19 @@ type shared struct {
 	parts    map[digest.Digest][2]string // blobs of inventories: small and full, "DIGEST SIZE"
 	files    map[[32]byte][]byte         // contents that were kept in traces
 	beside   []registry.Ref              // repositories that keep inventories of other images
+	tails    map[string]*tailTimes       // what the times of tails follow from, by unit
 	offers   map[int]openBlob            // of engines that have just built
 	offered  int
 }
 
 // openBlob opens a blob without asking a registry, where it can.
-type openBlob func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
+type openBlob = build.OpenBlob
 
 func newShared() *shared {
 	return &shared{
 		locks: map[string]*sync.Mutex{}, pictures: map[digest.Digest]*picture{},
 		lists: map[string]*inventory.Inventory{}, parts: map[digest.Digest][2]string{}, offers: map[int]openBlob{},
-		files: map[[32]byte][]byte{},
+		files: map[[32]byte][]byte{}, tails: map[string]*tailTimes{},
 	}
 }
 
@@ -216,6 +218,7 @@ func (p *Pass) fetchAhead(ctx context.Context) {
 				return
 			}
 			p.ahead.Go(func() { _ = img.loadConfig(ctx, p.Config.Client) })
+			p.ahead.Go(func() { _, _ = p.tailTimes(ctx, u) })
 			_, _ = p.inventoryOf(ctx, u, img, false)
 		})
 		for _, t := range u.Build.Trunk.Tail {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -260,20 +259,4 @@ func (p *Pass) take(units []*graph.Unit, c candidate, answers map[registry.Ref]r
 			}
 		}
 	}
-}
-
-// epoch is the time that stands in a unit's files and config: when the newest
-// refresh slot among it and its parents began, or the beginning of 1970. It
-// follows from the recipe alone, so that every machine writes the same.
-func (p *Pass) epoch(u *graph.Unit) time.Time {
-	t := time.Unix(0, 0)
-	if s := p.slots[u.ID]; s.Start.After(t) {
-		t = s.Start
-	}
-	for _, up := range u.Parents {
-		if e := p.epoch(p.Graph.Unit(up.ID)); e.After(t) {
-			t = e
-		}
-	}
-	return t
 }

@@ -1,9 +1,12 @@
 package strata
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-build/strata/internal/plan"
 )
@@ -215,7 +218,12 @@ func TestAnAdoptedImageKeepsItsAttachments(t *testing.T) {
 	}
 	img := w.made(t, res, app)
 	recipe, _ := attachment(img.manifest.Annotations, annotationRecipe)
-	if held.manifest.Subject == nil || held.manifest.Subject.Digest != img.desc.Digest || held.manifest.Layers[0].Digest != recipe.Digest {
+	files, _ := attachment(img.manifest.Annotations, annotationTailFiles)
+	var holds []digest.Digest
+	for _, l := range held.manifest.Layers {
+		holds = append(holds, l.Digest)
+	}
+	if held.manifest.Subject == nil || held.manifest.Subject.Digest != img.desc.Digest || !slices.Equal(holds, []digest.Digest{files.Digest, recipe.Digest}) {
 		t.Errorf("it holds %v of %v", held.manifest.Layers, held.manifest.Subject)
 	}
 }

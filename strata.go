@@ -37,6 +37,10 @@ type Config struct {
 	Sink     event.Sink
 	Cache    string // folder for what can be made again; "" keeps nothing
 
+	// SourceDateEpoch is what the environment of whoever runs this says; "" says
+	// nothing.
+	SourceDateEpoch string
+
 	Files    Files      // where the project's folder is read from; nil: the disk
 	Lock     *lock.File // pins of external images; nil: each is resolved now
 	Push     bool       // look up and publish in the image's own registry, not the embedded one
@@ -64,6 +68,12 @@ type Config struct {
 	// older (below 0), or whether that can't be told from the history (0). Nil
 	// means that it can't.
 	Compare func(ctx context.Context, first, second string) (int, error)
+	// Touched gives when files below a folder were changed last, in seconds, as its
+	// history tells it; what it does not know is left out. Nil knows nothing.
+	Touched func(ctx context.Context, dir string, paths []string) (map[string]int64, error)
+	// Elsewhere says that an engine is not in this process: what Strata publishes
+	// then has the times that its steps would compare.
+	Elsewhere bool
 	// Record gives the record of a run that has made every unit and is about to
 	// move its tags; it is kept beside the images. Nil keeps none.
 	Record func(Result) (id string, data []byte, err error)
@@ -177,8 +187,13 @@ func (p *Pass) readGraph(ctx context.Context) error {
 }
 
 func (p *Pass) order(files map[string]*dockerfile.File, asked []spec.Unit, base graph.Base) error {
-	g, err := graph.New(p.Config.Project, files, graph.Options{BuildPlatform: p.Config.Platform, Base: base})
+	g, err := graph.New(p.Config.Project, files, graph.Options{
+		BuildPlatform: p.Config.Platform, Base: base, SourceDateEpoch: p.Config.SourceDateEpoch,
+	})
 	if err != nil {
+		return err
+	}
+	if err := checkEpochs(g); err != nil {
 		return err
 	}
 	p.Graph, p.Wanted = g, nil

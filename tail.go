@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,6 +22,7 @@ import (
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/registry"
 	"github.com/strata-build/strata/internal/source"
+	"github.com/strata-build/strata/internal/times"
 )
 
 // appendTail puts a unit's tail on its trunk and publishes the result. An error
@@ -30,8 +32,13 @@ func (r *runner) appendTail(ctx context.Context, u *graph.Unit, trunk *picture, 
 		return nil, &image.NotExact{Reason: "there is nothing to append to nothing"}
 	}
 	var inv *inventory.Inventory
+	var dates *tailTimes
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return trunk.loadConfig(gctx, r.pass.Config.Client) })
+	g.Go(func() (err error) {
+		dates, err = r.pass.tailTimes(gctx, u)
+		return err
+	})
 	g.Go(func() (err error) {
 		inv, err = r.pass.inventoryOf(gctx, u, trunk, false)
 		return err
@@ -45,11 +52,13 @@ func (r *runner) appendTail(ctx context.Context, u *graph.Unit, trunk *picture, 
 	}
 	from := origin.NewSet(r.pass.Config.Cache)
 	defer from.Close()
-	tail, err := r.tail(ctx, u, trunk, from)
+	tail, err := r.tail(ctx, u, trunk, from, dates)
 	if err != nil {
 		return nil, err
 	}
-	o := r.appendOptions(u)
+	dates.on(inv)
+	o := r.appendOptions(u, trunk)
+	o.Made, o.Published = dates.made, dates.date
 	done, err := image.Append(parent, inv, tail, o)
 	if errors.Is(err, inventory.ErrNeedFull) {
 		if inv, err = r.pass.inventoryOf(ctx, u, trunk, true); err != nil {
@@ -71,9 +80,9 @@ func (p *picture) parent(platform string) (*image.Image, error) {
 	return image.Parse(p.body, p.config)
 }
 
-func (r *runner) appendOptions(u *graph.Unit) image.Options {
+func (r *runner) appendOptions(u *graph.Unit, trunk *picture) image.Options {
 	o := image.Options{
-		SourceDateEpoch: r.pass.epoch(u).Unix(), Compression: r.pass.Config.Project.Compression,
+		Created: r.pass.created(u, trunk).Unix(), Compression: r.pass.Config.Project.Compression,
 		Labels: u.Labels, DropOnBuild: u.Build.Trunk.DropOnBuild,
 	}
 	if u.Build.Trunk.Empty {
@@ -85,7 +94,7 @@ func (r *runner) appendOptions(u *graph.Unit) image.Options {
 // tail gives the instructions of a unit's tail with the files that they take,
 // variables expanded by what the trunk's config says. Files of other images are
 // fetched into from.
-func (r *runner) tail(ctx context.Context, u *graph.Unit, trunk *picture, from *origin.Set) ([]image.Instruction, error) {
+func (r *runner) tail(ctx context.Context, u *graph.Unit, trunk *picture, from *origin.Set, dates *tailTimes) ([]image.Instruction, error) {
 	o := u.Options
 	if trunk.desc.Digest != "" {
 		c, err := trunk.dockerfileConfig()
@@ -107,7 +116,7 @@ func (r *runner) tail(ctx context.Context, u *graph.Unit, trunk *picture, from *
 		if t.Copy != nil {
 			in.Files, err = r.imageFiles(ctx, u, t, from)
 		} else {
-			in.Files, err = r.contextFiles(ctx, u, t)
+			in.Files, err = r.contextFiles(ctx, u, t, dates)
 		}
 		if err != nil {
 			return nil, err
@@ -144,7 +153,7 @@ func (r *runner) imageFiles(ctx context.Context, u *graph.Unit, t dockerfile.Tai
 }
 
 // contextFiles gives what an instruction takes from build contexts.
-func (r *runner) contextFiles(ctx context.Context, u *graph.Unit, t dockerfile.TailCommand) ([]image.File, error) {
+func (r *runner) contextFiles(ctx context.Context, u *graph.Unit, t dockerfile.TailCommand, dates *tailTimes) ([]image.File, error) {
 	var out []image.File
 	for _, input := range t.Inputs {
 		tree, err := r.pass.open(r.pass.contextOf(u, input.Context))
@@ -155,8 +164,14 @@ func (r *runner) contextFiles(ctx context.Context, u *graph.Unit, t dockerfile.T
 		if err != nil {
 			return nil, err
 		}
-		for _, f := range origin.Files(entries) {
-			f.Open = tree.Open
+		published := dates.contexts[input.Context].published
+		for i, f := range origin.Files(entries) {
+			f.Open, f.Modified = tree.Open, entries[i].Modified
+			at, ok := published[realPath(entries[i])]
+			if !ok { // found only now that the trunk's config is known
+				at = r.pass.publishedTime(times.ContextFile{Disk: f.Modified})
+			}
+			f.Time = at
 			out = append(out, f)
 		}
 	}
@@ -227,6 +242,10 @@ func (r *runner) writeTail(ctx context.Context, u *graph.Unit, trunk *picture, d
 	}
 	if blob != nil {
 		pub.tail = tailFacts{print, blob.Descriptor, blob.DiffID}
+		pub.tables = times.Tables{blob.Descriptor.Digest: tailTable(done, time.Now())}
+		if pub.tailFiles, err = done.Tail(blob); err != nil {
+			return nil, err
+		}
 	}
 	if blob != nil && !known {
 		pub.layerType = blob.Descriptor.MediaType

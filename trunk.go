@@ -112,6 +112,11 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	}
 	var lists listings
 	job.Local, job.List = true, lists.read
+	if job.Times, err = r.times(ctx, u, recipe); err != nil {
+		return nil, err
+	}
+	marks, blind := r.pass.marks(u, source != nil)
+	job.Marks, job.NoCache = marks, job.NoCache || blind
 	fresh := r.pass.freshSlot(u)
 	job.NoCache = job.NoCache || fresh || r.pass.forced(u)
 	res, err := engine.Build(ctx, job, sink)
@@ -130,7 +135,9 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	if err != nil {
 		return nil, err
 	}
-	built.config = res.Config
+	if built.config, err = r.retimeBuilt(ctx, u, res.Config); err != nil {
+		return nil, err
+	}
 	m.built = true
 	if !res.Local {
 		r.countPushed(ctx, u, built, m)
@@ -141,7 +148,7 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	}
 	r.pass.known.keep(trace)
 	whole := recipe.ID() == r.pass.Keys[u.ID].Unit.ID()
-	if same := r.sameAsBefore(ctx, u, built, inv, recipe, whole); same != nil {
+	if same := r.sameAsBefore(ctx, u, built, inv, res.Tables, recipe, whole); same != nil {
 		m.Reason += "; it came out the same as before, so that stays"
 		return same, r.adopt(ctx, u, same, recipe, whole)
 	}
@@ -156,7 +163,7 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 		}
 	}
 	return r.publish(ctx, u, m, publication{
-		recipe: recipe, manifest: built.manifest, config: built.config, inventory: inv, trace: trace, whole: whole,
+		recipe: recipe, manifest: built.manifest, config: built.config, inventory: inv, trace: trace, tables: res.Tables, whole: whole,
 	})
 }
 
@@ -208,8 +215,12 @@ func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 		Unit: u.ID, Dockerfile: source, Name: filepath.ToSlash(u.Dockerfile), ContextDir: p.path(u.Context),
 		Platform: u.Platform, Args: map[string]string{}, Contexts: map[string]string{}, Pins: map[string]digest.Digest{},
 		SSH: u.SSH, Network: u.Network, NoCache: p.Config.NoCache,
-		Compression: p.Config.Project.Compression, SourceDateEpoch: p.epoch(u).Unix(), Repository: p.Config.engineName(r.repo(u)),
+		Compression: p.Config.Project.Compression, Repository: p.Config.engineName(r.repo(u)),
 	}
+	if seconds, ok := p.sourceDateEpoch(u); ok {
+		j.SourceDateEpoch = &seconds
+	}
+	j.EngineEpoch = u.Build.Epoch.Source != ""
 	j.CacheFrom, j.CacheTo = p.caches(u)
 	if source == nil {
 		j.Dockerfile, j.Target = p.sources[u.Dockerfile], u.Target

@@ -11,6 +11,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-build/strata/internal/event"
+	"github.com/strata-build/strata/internal/inventory"
+	"github.com/strata-build/strata/internal/times"
 )
 
 // An Engine turns a Dockerfile into an image. It is implemented over BuildKit,
@@ -46,6 +48,7 @@ type RunJob struct {
 	Network  string        // "" and "host" are the host's; "none"
 	Timeout  time.Duration // 0 is none
 	Attach   *Attach       // nil: it reads nothing, and events tell what it writes
+	Tables   times.Tables  // of the image's layers; may be nil
 }
 
 // Attach is what a command reads from and writes to in place of events.
@@ -62,25 +65,40 @@ type WindowSize struct{ Columns, Rows int }
 
 // Job is one Dockerfile to build for one platform. It is immutable.
 type Job struct {
-	Unit            string                   // for events
-	Dockerfile      []byte                   // its text; need not stand in a file
-	Name            string                   // its path, for messages and Dockerfile-specific ignore files
-	ContextDir      string                   // absolute; the build context
-	Target          string                   // stage; "" is the last one
-	Platform        string                   // "linux/arm64"
-	Args            map[string]string        // build args
-	Contexts        map[string]string        // named contexts: an absolute folder, or docker-image://REF@DIGEST
-	Pins            map[string]digest.Digest // external image as written in the Dockerfile -> digest to use
-	Secrets         []Secret
-	SSH             []string // "default" or "id=path"
-	Network         string   // "", "none" or "host"
-	NoCache         bool
-	CacheFrom       []Cache
-	CacheTo         []Cache
-	SourceDateEpoch int64  // seconds; file times in new layers are clamped to it
-	Compression     string // "gzip" (default) or "zstd"
-	Repository      string // REPO to push to, by digest: "ghcr.io/user/app"; "" when Run or Export is wanted alone
-	Export          *Export
+	Unit       string                   // for events
+	Dockerfile []byte                   // its text; need not stand in a file
+	Name       string                   // its path, for messages and Dockerfile-specific ignore files
+	ContextDir string                   // absolute; the build context
+	Target     string                   // stage; "" is the last one
+	Platform   string                   // "linux/arm64"
+	Args       map[string]string        // build args
+	Contexts   map[string]string        // named contexts: an absolute folder, or docker-image://REF@DIGEST
+	Pins       map[string]digest.Digest // external image as written in the Dockerfile -> digest to use
+	// Marks are numbers for files, by context ("" is the main one) and path in it.
+	// They go into the key under which the engine keeps the results of what takes
+	// the file, and nowhere else: for what the engine would not see.
+	Marks     map[string]map[string]uint64
+	Secrets   []Secret
+	SSH       []string // "default" or "id=path"
+	Network   string   // "", "none" or "host"
+	NoCache   bool
+	CacheFrom []Cache
+	CacheTo   []Cache
+	// SourceDateEpoch is the time, in seconds, that the config says, and the
+	// newest that files of new layers have. Nil leaves them as they come, unless
+	// Args or the Dockerfile ask for one. RUNs see what these say, and not this.
+	SourceDateEpoch *int64
+	// EngineEpoch says that Args or the Dockerfile ask for a SOURCE_DATE_EPOCH that
+	// only the engine can find out.
+	EngineEpoch bool
+	Compression string // "gzip" (default) or "zstd"
+	Repository  string // REPO to push to, by digest: "ghcr.io/user/app"; "" when Run or Export is wanted alone
+	Export      *Export
+
+	// Times is what the published times of new layers follow from, where the engine
+	// keeps the result to itself (Local). Other engines publish the times of their
+	// steps.
+	Times Times
 
 	// Local lets an engine on this machine keep the image to itself in place of
 	// pushing it; Result.Local says whether it did.
@@ -91,6 +109,22 @@ type Job struct {
 	// that the engine had made before. May be nil.
 	List func(archive io.Reader) (func(blob digest.Digest), error)
 }
+
+// Times is what the published times of a job's layers follow from. The zero value
+// will do: then files of the context keep their times on disk.
+type Times struct {
+	Stamps times.Stamped // under which times files of the context are given to the engine
+	Tables times.Tables  // of the layers of images that the Dockerfile stands on or copies from
+	// Below gives the newest published time, in seconds, in the image that the job
+	// stands on; 0 for none. It may read that image's blobs by open, which has them
+	// without a registry once the steps have run. Nil means 0.
+	Below func(ctx context.Context, open OpenBlob) (int64, error)
+	// Last gives the full inventory of the unit's last image; nil without one.
+	Last func(ctx context.Context) *inventory.Inventory
+}
+
+// OpenBlob opens a blob that an engine has on this machine.
+type OpenBlob func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
 
 // Secret is one secret that RUN --mount=type=secret may read. One of Env and
 // File is set. Values never reach an event, a record or a key.
@@ -121,9 +155,12 @@ type Result struct {
 	Config   []byte             // the image config
 	// Blob opens a blob of the image without asking a registry, where the
 	// engine has it on this machine; nil for remote engines.
-	Blob  func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
+	Blob  OpenBlob
 	Steps []Step // what the engine did, in order of completion
-	Local bool   // nothing was pushed
+	// Tables are those of the layers of a local result that were made by it now or
+	// before.
+	Tables times.Tables
+	Local  bool // nothing was pushed
 	// Release lets go of a local result's blobs, which stay until then; nil when
 	// there is nothing to let go of. What Blob has opened may still be read.
 	Release func()

@@ -203,7 +203,7 @@ func TestColdStoresGiveTheSameDigest(t *testing.T) {
 	for i := range 2 {
 		e := open(t, t.TempDir(), h)
 		j := job(t, "FROM strata.internal/base\nWORKDIR /app/sub\nCOPY . .\nENV A=b\n", map[string]string{"x/y.txt": "y", "z": "z"})
-		j.SourceDateEpoch = 1700000000
+		j.SourceDateEpoch = seconds(1700000000)
 		old := time.Unix(1600000000+int64(i)*1000, 0).Add(time.Since(time.Unix(1600000000, 0)))
 		if err := os.Chtimes(filepath.Join(j.ContextDir, "z"), old, old); err != nil {
 			t.Fatal(err)

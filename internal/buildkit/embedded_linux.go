@@ -35,6 +35,7 @@ import (
 
 	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/times"
 )
 
 const (
@@ -78,7 +79,7 @@ func Open(ctx context.Context, o Options) (*Embedded, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Embedded{stopping: make(chan struct{}), locals: &locals{jobs: map[string]build.Job{}}}
+	e := &Embedded{stopping: make(chan struct{}), locals: &locals{jobs: map[string]build.Job{}, tables: map[string]times.Tables{}}}
 	if err := e.start(ctx, o); err != nil {
 		return nil, errors.Join(err, e.rollback())
 	}
@@ -130,6 +131,9 @@ func (e *Embedded) start(ctx context.Context, o Options) error {
 }
 
 func (e *Embedded) startEngine(ctx context.Context, o Options, runc string) error {
+	if err := dropUndated(o.Root); err != nil {
+		return err
+	}
 	e.hosts = newHosts(o, newOrigins())
 	e.undo = append(e.undo, func() error { e.hosts.transport.CloseIdleConnections(); return nil })
 	var err error
@@ -151,7 +155,7 @@ func (e *Embedded) startEngine(ctx context.Context, o Options, runc string) erro
 // newController puts frontends, caches and history around the worker.
 func (e *Embedded) newController(o Options) error {
 	workers := &bkworker.Controller{}
-	if err := workers.Add(&localWorker{Worker: e.worker.Worker, locals: e.locals, made: e.worker.made, overlay: e.worker.overlay}); err != nil {
+	if err := workers.Add(&localWorker{Worker: e.worker.Worker, locals: e.locals, made: e.worker.made, work: e.worker.work}); err != nil {
 		return err
 	}
 	gw, err := gateway.NewGatewayFrontend(workers.Infos(), nil)
@@ -244,6 +248,9 @@ func (e *Embedded) serve(ctx context.Context, o Options) error {
 		embedded:     true,
 		settle:       func() { e.worker.running.settle(settleLimit) },
 		local:        e.locals.add,
+		tables:       e.locals.made,
+		restore:      e.worker.restoring.use,
+		work:         e.worker.work.begin,
 		hold:         e.worker.hold,
 	}
 	return nil

@@ -367,6 +367,8 @@ func job(t *testing.T, dockerfile string, files map[string]string) build.Job {
 		ContextDir: dir,
 		Platform:   "linux/" + runtime.GOARCH,
 		Repository: RegistryHost + "/out/app",
+
+		SourceDateEpoch: seconds(0),
 	}
 }
 

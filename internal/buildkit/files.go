@@ -21,11 +21,16 @@ import (
 	"github.com/strata-build/strata/internal/build"
 )
 
-// contextFS gives dir to the engine. The engine keeps a copy and asks only for
-// files whose size or time differ, which misses an edit that restores both. So
-// the time carries a trace of the inode's change time, which no program can
-// set, in its last 16 bits: 65 microseconds, less than a kernel tick.
-func contextFS(dir string) (fsutil.FS, error) {
+// contextFS gives dir to the engine. What the job's stamps name is given the time
+// that they say. Of the rest: the engine keeps a copy and asks only for files
+// whose size or time differ, which misses an edit that restores both, so the time
+// carries a trace of the inode's change time, which no program can set, in its
+// last 16 bits: 65 microseconds, less than a kernel tick. (A stamp carries one of
+// the content.)
+//
+// A mark stands where a device would have its number. The engine hashes that of
+// a file as well, and does nothing else with it; a marked file is sent each time.
+func contextFS(dir string, stamps map[string]int64, marks map[string]uint64) (fsutil.FS, error) {
 	root, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, err
@@ -36,8 +41,13 @@ func contextFS(dir string) (fsutil.FS, error) {
 	}
 	return fsutil.NewFilterFS(base, &fsutil.FilterOpt{
 		Map: func(p string, st *types.Stat) fsutil.MapResult {
-			if fs.FileMode(st.Mode).IsRegular() {
+			if stamp, ok := stamps[filepath.ToSlash(p)]; ok {
+				st.ModTime = stamp
+			} else if fs.FileMode(st.Mode).IsRegular() {
 				st.ModTime = withTrace(st.ModTime, filepath.Join(root, p))
+			}
+			if m, ok := marks[filepath.ToSlash(p)]; ok && fs.FileMode(st.Mode)&(fs.ModeType&^fs.ModeSymlink) == 0 {
+				st.Devmajor, st.Devminor = int64(m>>32)|1<<32, int64(m&0xffffffff)
 			}
 			return fsutil.MapResultKeep
 		},

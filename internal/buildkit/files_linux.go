@@ -7,7 +7,8 @@ import (
 )
 
 // withTrace replaces the low bits of mtime by a hash of the change time and
-// inode of the file at path.
+// inode of the file at path. The second stays: a time of a whole one has no bits
+// below it to give.
 func withTrace(mtime int64, path string) int64 {
 	var st syscall.Stat_t
 	if syscall.Lstat(path, &st) != nil {
@@ -15,5 +16,6 @@ func withTrace(mtime int64, path string) int64 {
 	}
 	h := fnv.New32a()
 	fmt.Fprint(h, st.Ctim.Nano(), st.Ino)
-	return mtime&^0xffff | int64(h.Sum32()&0xffff)
+	ns := (mtime%1e9 + 1e9) % 1e9
+	return mtime - ns + min(ns&^0xffff|int64(h.Sum32()&0xffff), 1e9-1)
 }

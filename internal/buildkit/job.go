@@ -32,11 +32,14 @@ var embeddedCaches = []string{"registry", "local", "inline"}
 // engine's own exporter.
 const localAttr = "strata-job"
 
+// Attributes of exporters: the time that they write, and whether into files, too.
+const (
+	sourceDateEpoch  = "source-date-epoch"
+	rewriteTimestamp = "rewrite-timestamp"
+)
+
 // jobNetworks are those that a job can have; "" is the engine's own.
 var jobNetworks = []string{"", "none", "host"}
-
-// epochArg is the build argument by which BuildKit takes SOURCE_DATE_EPOCH.
-const epochArg = "SOURCE_DATE_EPOCH"
 
 // check finds what BuildKit would refuse late or with words of its own.
 func (e *engine) check(j build.Job) error {
@@ -101,7 +104,7 @@ func (e *engine) solveOpt(j build.Job, local string) (client.SolveOpt, error) {
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: attrs,
 		LocalMounts:   mounts,
-		SharedKey:     sharedKey(j.ContextDir),
+		SharedKey:     sharedKey(j),
 		Session:       attachables,
 		SourcePolicy:  policy,
 		Exports:       exports(j, local),
@@ -115,17 +118,23 @@ func (e *engine) solveOpt(j build.Job, local string) (client.SolveOpt, error) {
 }
 
 // sharedKey keeps the copies of different build contexts apart that the engine
-// holds to transfer only what changed.
-func sharedKey(dir string) string {
-	sum := sha256.Sum256([]byte(dir))
+// holds to transfer only what changed. In a copy it does not notice when a file
+// is not marked any more, so jobs that mark other files have copies of their own.
+func sharedKey(j build.Job) string {
+	key := j.ContextDir
+	for _, context := range slices.Sorted(maps.Keys(j.Marks)) {
+		for _, file := range slices.Sorted(maps.Keys(j.Marks[context])) {
+			key += "\x00" + context + "\x00" + file
+		}
+	}
+	sum := sha256.Sum256([]byte(key))
 	return "strata:" + hex.EncodeToString(sum[:12])
 }
 
 func frontendAttrs(j build.Job) (map[string]string, error) {
 	attrs := map[string]string{
-		"filename":              path.Base(dockerfileName(j)),
-		"platform":              j.Platform,
-		"build-arg:" + epochArg: strconv.FormatInt(j.SourceDateEpoch, 10),
+		"filename": path.Base(dockerfileName(j)),
+		"platform": j.Platform,
 	}
 	if ref, ok := ownSyntax(j.Dockerfile); ok {
 		attrs["cmdline"] = ref // tells the built-in frontend that it is the one
@@ -167,7 +176,7 @@ func dockerfileName(j build.Job) string {
 }
 
 func localMounts(j build.Job) (map[string]fsutil.FS, error) {
-	main, err := contextFS(j.ContextDir)
+	main, err := contextFS(j.ContextDir, j.Times.Stamps.At[""], j.Marks[""])
 	if err != nil {
 		return nil, fmt.Errorf("opening build context %q: %w", j.ContextDir, err)
 	}
@@ -180,7 +189,7 @@ func localMounts(j build.Job) (map[string]fsutil.FS, error) {
 		if !filepath.IsAbs(from) {
 			continue
 		}
-		if mounts[contextMount(name)], err = contextFS(from); err != nil {
+		if mounts[contextMount(name)], err = contextFS(from, j.Times.Stamps.At[name], j.Marks[name]); err != nil {
 			return nil, fmt.Errorf("opening named context %q: %w", name, err)
 		}
 	}
@@ -227,9 +236,14 @@ func caches(in []build.Cache) []client.CacheOptionsEntry {
 func exports(j build.Job, local string) []client.ExportEntry {
 	common := map[string]string{
 		"oci-mediatypes":    "true",
-		"rewrite-timestamp": "true",
 		"force-compression": "false",
 		"compression":       "gzip",
+	}
+	if j.SourceDateEpoch != nil {
+		common[sourceDateEpoch] = strconv.FormatInt(*j.SourceDateEpoch, 10)
+	}
+	if j.SourceDateEpoch != nil || j.EngineEpoch {
+		common[rewriteTimestamp] = "true"
 	}
 	if j.Compression != "" {
 		common["compression"] = j.Compression
@@ -239,7 +253,7 @@ func exports(j build.Job, local string) []client.ExportEntry {
 	case local != "":
 		attrs := maps.Clone(common)
 		attrs[localAttr] = local
-		delete(attrs, "rewrite-timestamp") // the layers are made so
+		delete(attrs, rewriteTimestamp) // the layers are made so
 		out = append(out, client.ExportEntry{Type: client.ExporterImage, Attrs: attrs})
 	case j.Repository != "":
 		attrs := maps.Clone(common)

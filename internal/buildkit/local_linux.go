@@ -1,14 +1,17 @@
 package buildkit
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/moby/buildkit/cache"
 	cacheconfig "github.com/moby/buildkit/cache/config"
@@ -24,22 +27,41 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-build/strata/internal/build"
+	"github.com/strata-build/strata/internal/times"
 )
 
 // A local job's layers are not made by BuildKit's exporter, which compresses
 // them on one processor, and once more to rewrite their times (36 s for a layer
-// of 200 MB, measured). They are clamped and compressed on all processors while
-// BuildKit takes the difference of two snapshots, and the times of the snapshot
-// itself are clamped with them. So the engine's snapshot is exactly what the
-// published layer holds: a child that stands on the published image finds it by
-// its chain of digests, and neither pulls nor unpacks anything.
+// of 200 MB, measured). They get their published times and are compressed on all
+// processors while BuildKit takes the difference of two snapshots. The snapshot
+// itself stays as the step has left it, so that no later step sees a time that
+// was changed after the fact; yet a child that stands on the published image
+// finds it by its chain of digests, and neither pulls nor unpacks anything.
 
 // locals knows the local jobs under way, by the name that is given to the
 // exporter.
 type locals struct {
-	mu   sync.Mutex
-	last int
-	jobs map[string]build.Job
+	mu     sync.Mutex
+	last   int
+	jobs   map[string]build.Job
+	tables map[string]times.Tables // of the layers that were made for a job
+}
+
+// keep adds the tables of a job's layers.
+func (l *locals) keep(name string, t times.Tables) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tables[name] == nil {
+		l.tables[name] = times.Tables{}
+	}
+	maps.Copy(l.tables[name], t)
+}
+
+// made gives the tables of a job's layers.
+func (l *locals) made(name string) times.Tables {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tables[name]
 }
 
 func (l *locals) add(j build.Job) (name string, done func()) {
@@ -52,6 +74,7 @@ func (l *locals) add(j build.Job) (name string, done func()) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		delete(l.jobs, name)
+		delete(l.tables, name)
 	}
 }
 
@@ -68,8 +91,7 @@ type localWorker struct {
 	bkworker.Worker
 	locals *locals
 	made   *madeLayers
-	// overlay says that a snapshot's own files have a folder to themselves.
-	overlay bool
+	work   *workTimes
 }
 
 // Exporter gives BuildKit's exporter, wrapped for images.
@@ -105,23 +127,28 @@ func (e *localExporter) Resolve(ctx context.Context, id int, attrs map[string]st
 	attrs = maps.Clone(attrs)
 	attrs["rewrite-timestamp"] = "true"
 	rewriting, err := e.Exporter.Resolve(ctx, id, attrs)
-	return &localInstance{ExporterInstance: plain, rewriting: rewriting, worker: e.worker, job: j}, err
+	return &localInstance{ExporterInstance: plain, rewriting: rewriting, worker: e.worker, name: name, job: j}, err
 }
 
 // localInstance exports one local job.
 type localInstance struct {
 	exporter.ExporterInstance                           // leaves layers as they are
-	rewriting                 exporter.ExporterInstance // clamps their times
+	rewriting                 exporter.ExporterInstance // obeys SOURCE_DATE_EPOCH
 	worker                    *localWorker
+	name                      string
 	job                       build.Job
 }
 
 // Export makes the layers that have no blob yet and lets BuildKit write config
-// and manifest over them. Layers that were made elsewhere or for another epoch
-// (a cache import, an older store) are left to BuildKit, which rewrites them.
+// and manifest over them. Layers that were made elsewhere (a cache import) stay
+// as they are, unless the user has set SOURCE_DATE_EPOCH: then BuildKit rewrites
+// them.
 func (i *localInstance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
 	base, err := baseLayers(src)
 	if err != nil {
+		return nil, nil, nil, err
+	}
+	if i.job.SourceDateEpoch, err = epochOf(i.job, src); err != nil {
 		return nil, nil, nil, err
 	}
 	refs := []cache.ImmutableRef{src.Ref}
@@ -138,7 +165,7 @@ func (i *localInstance) Export(ctx context.Context, src *exporter.Source, info e
 		if done(err) != nil {
 			return nil, nil, nil, err
 		}
-		if !exact {
+		if !exact && i.job.SourceDateEpoch != nil {
 			next = i.rewriting
 		}
 	}
@@ -166,45 +193,131 @@ func baseLayers(src *exporter.Source) ([]digest.Digest, error) {
 	return base.RootFS.DiffIDs, nil
 }
 
-// pack makes the blobs of ref's layers, clamps the snapshots of those that are
-// new, and says whether every layer above the base is clamped to the job's
-// epoch. No lazy layer is pulled.
+// pack makes the blobs of ref's layers, and says whether every layer above the
+// base was made here. No lazy layer is pulled. One layer after the other: the
+// times in one follow from those below, and each is compressed on all processors.
 func (i *localInstance) pack(ctx context.Context, ref cache.ImmutableRef, base []digest.Digest, g session.Group) (exact bool, err error) {
 	ctx, done, err := leaseutil.WithLease(ctx, i.worker.LeaseManager(), leaseutil.MakeTemporary)
 	if err != nil {
 		return false, err
 	}
 	defer done(context.WithoutCancel(ctx))
-	f := newFormat(i.job, i.worker.made)
-	remotes, err := ref.GetRemotes(ctx, true, cacheconfig.RefConfig{Compression: compression.New(f)}, false, g)
+	chain := ref.LayerChain()
+	defer chain.Release(context.WithoutCancel(ctx))
+	dates, err := newDating(ctx, i.job, i.worker)
 	if err != nil {
 		return false, err
 	}
-	chain := ref.LayerChain()
-	defer chain.Release(context.WithoutCancel(ctx))
+	p := &packing{localInstance: i, dating: dates, session: g, tables: times.Tables{}}
 	exact, onBase := true, true
-	for n, d := range remotes[0].Descriptors {
-		onBase = onBase && n < len(base) && d.Annotations[diffIDLabel] == base[n].String()
-		switch {
-		case onBase:
-		case f.packed(d.Digest):
-			if i.worker.overlay {
-				err = clampSnapshot(ctx, chain[n], g, i.job.SourceDateEpoch)
-			}
-			if err != nil {
-				return false, err
-			}
-		default:
-			exact = exact && i.clamped(ctx, d.Digest)
+	for n, layer := range chain {
+		desc, err := p.blob(ctx, layer)
+		if err != nil {
+			return false, err
 		}
+		onBase = onBase && n < len(base) && desc.Annotations[diffIDLabel] == base[n].String()
+		if onBase {
+			p.dating.add(i.job.Times.Tables[desc.Digest])
+			continue
+		}
+		here, err := p.count(ctx, desc)
+		if err != nil {
+			return false, err
+		}
+		exact = exact && here
 	}
+	i.worker.locals.keep(i.name, p.tables)
 	return exact, nil
 }
 
-// clamped says whether a blob was made here for the job's epoch.
-func (i *localInstance) clamped(ctx context.Context, d digest.Digest) bool {
-	info, err := i.worker.ContentStore().Info(ctx, d)
-	return err == nil && info.Labels[clampedLabel] == strconv.FormatInt(i.job.SourceDateEpoch, 10)
+// packing is one result whose layers are made.
+type packing struct {
+	*localInstance
+	dating  *dating
+	session session.Group
+	tables  times.Tables
+}
+
+// blob gives the blob of one layer, and makes it if there is none.
+func (p *packing) blob(ctx context.Context, layer cache.ImmutableRef) (ocispec.Descriptor, error) {
+	f := newFormat(p.job, p.worker.made)
+	f.dating = p.dating
+	f.date = func() (*times.Dates, error) { return p.date(ctx, layer) }
+	f.keep = func(t *times.Table) (digest.Digest, error) { return p.keep(ctx, t) }
+	remotes, err := layer.GetRemotes(ctx, true, cacheconfig.RefConfig{Compression: compression.New(f)}, false, p.session)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if len(remotes) == 0 || len(remotes[0].Descriptors) == 0 {
+		return ocispec.Descriptor{}, errors.New("a layer has no blob")
+	}
+	return remotes[0].Descriptors[len(remotes[0].Descriptors)-1], nil
+}
+
+// date decides the times of a layer by its snapshot; nil where that can't be
+// done.
+func (p *packing) date(ctx context.Context, layer cache.ImmutableRef) (*times.Dates, error) {
+	m, err := layer.Mount(ctx, true, p.session)
+	if err != nil {
+		return nil, err
+	}
+	mounts, release, err := m.Mount()
+	if err != nil {
+		return nil, err
+	}
+	if release != nil {
+		defer release()
+	}
+	return p.dating.date(mounts)
+}
+
+// keep puts the table of a layer into the content store.
+func (p *packing) keep(ctx context.Context, t *times.Table) (digest.Digest, error) {
+	data, err := t.Encode()
+	if err != nil {
+		return "", err
+	}
+	d := ocispec.Descriptor{MediaType: times.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	err = content.WriteBlob(ctx, p.worker.ContentStore(), "strata-times-"+d.Digest.String(), bytes.NewReader(data), d)
+	if err != nil {
+		return "", fmt.Errorf("keeping the times of a layer: %w", err)
+	}
+	return d.Digest, nil
+}
+
+// errOtherEpoch says that a layer of the instruction cache has times that obey
+// another SOURCE_DATE_EPOCH than the job's.
+var errOtherEpoch = errors.New("a layer of the instruction cache " + otherEpoch)
+
+// count takes a layer that is not the base's into account, and says whether it
+// was made here.
+func (p *packing) count(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+	info, err := p.worker.ContentStore().Info(ctx, desc.Digest)
+	if err != nil || info.Labels[datedLabel] == "" {
+		return false, nil // it was never here, or comes from elsewhere
+	}
+	if info.Labels[datedLabel] != epochText(p.job.SourceDateEpoch) {
+		return false, errOtherEpoch
+	}
+	table := digest.Digest(info.Labels[tableLabel])
+	if table == "" {
+		return true, nil
+	}
+	stat, err := p.worker.ContentStore().Info(ctx, table)
+	if err != nil {
+		return false, fmt.Errorf("reading the times of a layer: %w", err)
+	}
+	data, err := content.ReadBlob(ctx, p.worker.ContentStore(), ocispec.Descriptor{Digest: table, Size: stat.Size})
+	if err != nil {
+		return false, fmt.Errorf("reading the times of a layer: %w", err)
+	}
+	t, err := times.DecodeTable(data)
+	if err != nil {
+		return false, err
+	}
+	p.dating.add(t)
+	p.tables[desc.Digest] = t
+	return true, nil
 }
 
 // hold keeps blobs until it is released, a day at most: a process that dies

@@ -11,8 +11,12 @@ import (
 const (
 	// diffIDLabel names the digest of a layer's uncompressed archive.
 	diffIDLabel = labels.LabelUncompressed
-	// clampedLabel says to which epoch the times in a layer were clamped.
-	clampedLabel = "strata.build/clamped"
+	// datedLabel says of a layer that was made here which SOURCE_DATE_EPOCH its
+	// times obey: seconds, or "none".
+	datedLabel = "strata.build/dated"
+	// tableLabel names the coded table of a layer's times in the content store,
+	// and keeps it there as long as the layer.
+	tableLabel = "containerd.io/gc.ref.content.strata-times"
 )
 
 // madeLayers remembers the layers that are being made, so that the content
@@ -25,7 +29,16 @@ type madeLayers struct {
 
 type madeLayer struct {
 	diffID digest.Digest // "" says that the layer is not whole
-	epoch  int64
+	epoch  string
+	table  digest.Digest // of the coded table of its times
+}
+
+// epochText writes a SOURCE_DATE_EPOCH for a label.
+func epochText(epoch *int64) string {
+	if epoch == nil {
+		return "none"
+	}
+	return strconv.FormatInt(*epoch, 10)
 }
 
 func newMadeLayers() *madeLayers { return &madeLayers{m: map[digest.Digest]madeLayer{}} }
@@ -50,5 +63,9 @@ func (l *madeLayers) take(blob digest.Digest) (madeLayer, bool) {
 
 // labels gives what the content store is to say of the layer.
 func (m madeLayer) labels() map[string]string {
-	return map[string]string{diffIDLabel: m.diffID.String(), clampedLabel: strconv.FormatInt(m.epoch, 10)}
+	out := map[string]string{diffIDLabel: m.diffID.String(), datedLabel: m.epoch}
+	if m.table != "" {
+		out[tableLabel] = m.table.String()
+	}
+	return out
 }

@@ -4,36 +4,31 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
-	"path/filepath"
-	"sync"
-	"syscall"
+	"os"
 
-	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/moby/buildkit/cache"
-	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/util/compression"
-	"github.com/moby/buildkit/util/overlay"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/image"
+	"github.com/strata-build/strata/internal/times"
 )
 
-// format is a compression of BuildKit's that clamps the times of a job's layers
-// and compresses them on all processors.
+// format is a compression of BuildKit's that gives one layer of a job its
+// published times and compresses it on all processors.
 type format struct {
 	compression.Type
 	job  build.Job
 	made *madeLayers
-
-	mu    sync.Mutex
-	blobs map[digest.Digest]bool // that were made
+	// date decides the layer's times by its snapshot; it gives nil where only the
+	// archive can tell, and dating does.
+	date   func() (*times.Dates, error)
+	dating *dating
+	keep   func(*times.Table) (digest.Digest, error) // puts a table into the content store
 }
 
 func newFormat(j build.Job, made *madeLayers) *format {
-	f := &format{Type: compression.Gzip, job: j, made: made, blobs: map[digest.Digest]bool{}}
+	f := &format{Type: compression.Gzip, job: j, made: made}
 	if j.Compression == "zstd" {
 		f.Type = compression.Zstd
 	}
@@ -47,12 +42,6 @@ func (f *format) Compress(context.Context, compression.Config) (compression.Comp
 
 // NeedsComputeDiffBySelf makes BuildKit use Compress with every snapshotter.
 func (f *format) NeedsComputeDiffBySelf(compression.Config) bool { return true }
-
-func (f *format) packed(blob digest.Digest) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.blobs[blob]
-}
 
 // packer is one layer that is being made.
 type packer struct {
@@ -80,7 +69,44 @@ func (p *packer) Close() error {
 }
 
 func (f *format) run(dest io.Writer, archive io.Reader) error {
-	o := image.Repacking{Epoch: f.job.SourceDateEpoch, Compression: f.job.Compression}
+	dates, err := f.date()
+	if err != nil {
+		return err
+	}
+	if dates == nil {
+		spool, err := os.CreateTemp("", "strata-layer-")
+		if err != nil {
+			return fmt.Errorf("keeping a layer: %w", err)
+		}
+		defer os.Remove(spool.Name())
+		defer spool.Close()
+		if dates, err = f.dateByArchive(spool, archive); err != nil {
+			return err
+		}
+		archive = spool
+	}
+	table, err := f.keep(dates.Table)
+	if err != nil {
+		return err
+	}
+	return f.write(dest, archive, dates, table)
+}
+
+// dateByArchive keeps an archive in a file while its times are decided.
+func (f *format) dateByArchive(spool *os.File, archive io.Reader) (*times.Dates, error) {
+	if _, err := io.Copy(spool, archive); err != nil {
+		return nil, fmt.Errorf("keeping a layer: %w", err)
+	}
+	dates, err := f.dating.dateArchive(spool)
+	if err != nil {
+		return nil, err
+	}
+	_, err = spool.Seek(0, io.SeekStart)
+	return dates, err
+}
+
+func (f *format) write(dest io.Writer, archive io.Reader, dates *times.Dates, table digest.Digest) error {
+	o := repacking(dates, f.job.Compression)
 	listed := func(digest.Digest) {}
 	if f.job.List != nil {
 		o.Plain, listed = f.list()
@@ -92,10 +118,7 @@ func (f *format) run(dest io.Writer, archive io.Reader) error {
 		f.made.refuse(d) // not every differ asks whether the end went well
 		return err
 	}
-	f.made.note(d, madeLayer{diffID: blob.DiffID, epoch: o.Epoch})
-	f.mu.Lock()
-	f.blobs[d] = true
-	f.mu.Unlock()
+	f.made.note(d, madeLayer{diffID: blob.DiffID, epoch: epochText(f.job.SourceDateEpoch), table: table})
 	listed(d)
 	return nil
 }
@@ -126,61 +149,4 @@ func (f *format) list() (w io.Writer, listed func(digest.Digest)) {
 			take(blob)
 		}
 	}
-}
-
-// clampSnapshot does to the files of a layer's snapshot what was done to them
-// in its blob: whole seconds, and none after the epoch. Only overlayfs keeps a
-// layer's own files apart; elsewhere they stay as they are.
-func clampSnapshot(ctx context.Context, layer cache.ImmutableRef, g session.Group, epoch int64) error {
-	m, err := layer.Mount(ctx, true, g)
-	if err != nil {
-		return err
-	}
-	mounts, release, err := m.Mount()
-	if err != nil {
-		return err
-	}
-	if release != nil {
-		defer release()
-	}
-	dir, ok := ownFolder(mounts)
-	if !ok {
-		return nil
-	}
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		st, ok := info.Sys().(*syscall.Stat_t)
-		if !ok || path == dir || st.Mtim.Sec < epoch && st.Mtim.Nsec == 0 {
-			return nil
-		}
-		times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: min(st.Mtim.Sec, epoch)}}
-		return unix.UtimesNanoAt(unix.AT_FDCWD, path, times, unix.AT_SYMLINK_NOFOLLOW)
-	})
-	if err != nil {
-		return fmt.Errorf("clamping the times of a layer: %w", err)
-	}
-	return nil
-}
-
-// ownFolder gives the folder with a snapshot's own files, from how it would be
-// mounted.
-func ownFolder(mounts []mount.Mount) (string, bool) {
-	if len(mounts) != 1 {
-		return "", false
-	}
-	m := mounts[0]
-	if !overlay.IsOverlayMountType(m) {
-		return m.Source, m.Type == "bind"
-	}
-	dirs, err := overlay.GetOverlayLayers(m)
-	if err != nil || len(dirs) == 0 {
-		return "", false
-	}
-	return dirs[len(dirs)-1], true
 }

@@ -281,7 +281,9 @@ func TestNativeSnapshotter(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	r, _ := mustBuild(t, e, job(t, "FROM strata.internal/base\nRUN echo works > /made\n", nil))
+	j := job(t, "FROM strata.internal/base\nRUN echo works > /made\n", nil)
+	j.SourceDateEpoch = seconds(0)
+	r, _ := mustBuild(t, e, j)
 	if text := h.layerText(t, "out/app", r.Body); !strings.Contains(text, "made 0\nworks\n") {
 		t.Errorf("image:\n%s", text)
 	}

@@ -39,6 +39,9 @@ type RunJob = build.RunJob
 // megabyte of what the command wrote. The error is nil when the command ran to
 // its end, whatever its exit code.
 func (e *engine) Run(ctx context.Context, j RunJob, s event.Sink) (exitCode int, output []byte, err error) {
+	if e.restore != nil { // a later build may stand on what is unpacked now
+		defer e.restore(j.Tables)()
+	}
 	if err := oneOf("network", j.Network, jobNetworks...); err != nil {
 		return 0, nil, err
 	}

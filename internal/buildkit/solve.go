@@ -20,6 +20,7 @@ import (
 
 	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/event"
+	"github.com/strata-build/strata/internal/times"
 )
 
 // engine is what the embedded engine and remote ones have in common. It
@@ -32,14 +33,24 @@ type engine struct {
 	settle       func() // waits for what a cancelled build had started; may be nil
 	// local makes a job known to the exporter that keeps images here, and hold
 	// keeps an image's blobs; nil when the engine is elsewhere.
-	local func(j build.Job) (name string, done func())
-	hold  func(ctx context.Context, blobs ...digest.Digest) (release func(), err error)
+	local  func(j build.Job) (name string, done func())
+	tables func(name string) times.Tables // of the layers that were made for a local job
+	hold   func(ctx context.Context, blobs ...digest.Digest) (release func(), err error)
+	// restore gives layers that are unpacked from now on the times that their
+	// tables say; nil when the engine is elsewhere.
+	restore func(times.Tables) (done func())
+	// work notes that steps run from now on; nil when the engine is elsewhere.
+	work func() (done func())
 }
 
 // Build builds j and pushes the result by digest. It fulfils [build.Engine].
 func (e *engine) Build(ctx context.Context, j build.Job, s event.Sink) (build.Result, error) {
 	r, err := e.build(ctx, j, s)
 	if ctx.Err() == nil && isStaleSnapshot(err) {
+		r, err = e.build(ctx, j, s)
+	}
+	if ctx.Err() == nil && err != nil && strings.Contains(err.Error(), otherEpoch) {
+		j.NoCache = true
 		r, err = e.build(ctx, j, s)
 	}
 	if err != nil {
@@ -54,9 +65,17 @@ func isStaleSnapshot(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "failed to prepare ") && strings.Contains(err.Error(), " as ")
 }
 
+// otherEpoch is in the error of a build that found a layer in the instruction
+// cache whose times obey another SOURCE_DATE_EPOCH; without the cache it works.
+const otherEpoch = "was made for another SOURCE_DATE_EPOCH"
+
 func (e *engine) build(ctx context.Context, j build.Job, s event.Sink) (build.Result, error) {
 	if err := e.check(j); err != nil {
 		return build.Result{}, err
+	}
+	if e.work != nil {
+		defer e.work()()
+		defer e.restore(j.Times.Tables)()
 	}
 	name := ""
 	if j.Local && e.local != nil {
@@ -78,6 +97,9 @@ func (e *engine) build(ctx context.Context, j build.Job, s event.Sink) (build.Re
 	r, err := e.result(ctx, resp.ExporterResponse, name != "")
 	if err != nil {
 		return build.Result{}, err
+	}
+	if name != "" {
+		r.Tables = e.tables(name)
 	}
 	r.Steps = p.finished()
 	return r, nil
@@ -152,7 +174,11 @@ func (e *engine) holdImage(ctx context.Context, desc ocispec.Descriptor, m ocisp
 // blob opens a blob of the engine's store. A blob that was never pulled isn't
 // there.
 func (e *engine) blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-	ra, err := e.blobs.ReaderAt(ctx, d)
+	return openBlob(ctx, e.blobs, d)
+}
+
+func openBlob(ctx context.Context, blobs content.Provider, d ocispec.Descriptor) (io.ReadCloser, error) {
+	ra, err := blobs.ReaderAt(ctx, d)
 	if err != nil {
 		return nil, fmt.Errorf("opening blob %q: %w", d.Digest, err)
 	}

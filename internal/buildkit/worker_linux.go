@@ -40,10 +40,11 @@ const namespace = "buildkit"
 // hangs, and makes an RSA key at each start.
 type worker struct {
 	*base.Worker
-	running *running
-	made    *madeLayers
-	overlay bool           // the snapshotter is overlayfs
-	closers []func() error // in the order of opening
+	running   *running
+	made      *madeLayers
+	work      *workTimes
+	restoring *restoring
+	closers   []func() error // in the order of opening
 }
 
 // snapshotterName gives the one that was asked for, or the best that works.
@@ -68,7 +69,7 @@ func newSnapshotter(name, dir string) (snapshots.Snapshotter, error) {
 // is returned with an error as well, for what was opened so far.
 func newWorker(ctx context.Context, o Options, runc string, h *hosts) (*worker, error) {
 	name := snapshotterName(o)
-	w := &worker{made: newMadeLayers(), overlay: name != "native"}
+	w := &worker{made: newMadeLayers(), work: openWorkTimes(filepath.Join(o.Root, workTimesFile))}
 	root := filepath.Join(o.Root, "runc-"+name)
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return w, err
@@ -134,6 +135,7 @@ func (w *worker) options(o Options, root, name, runc string, mdb *ctdmetadata.DB
 	}
 	w.running = newRunning(exec)
 	cs := containerdsnapshot.NewContentStore(&labelling{Store: mdb.ContentStore(), origins: from, made: w.made}, namespace)
+	w.restoring = newRestoring(apply.NewFileSystemApplier(cs))
 	return base.WorkerOpt{
 		ID:               id,
 		Root:             root,
@@ -145,7 +147,7 @@ func (w *worker) options(o Options, root, name, runc string, mdb *ctdmetadata.DB
 		Executor:         w.running,
 		Snapshotter:      containerdsnapshot.NewSnapshotter(name, mdb.Snapshotter(name), namespace, nil),
 		ContentStore:     cs,
-		Applier:          apply.NewFileSystemApplier(cs),
+		Applier:          w.restoring,
 		Differ:           walking.NewWalkingDiff(cs),
 		LeaseManager:     leaseutil.WithNamespace(ctdmetadata.NewLeaseManager(mdb), namespace),
 		GarbageCollect:   mdb.GarbageCollect,

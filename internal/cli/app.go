@@ -247,8 +247,9 @@ func (a *app) config(ctx context.Context) (strata.Config, error) {
 	return strata.Config{
 		Project: p, Client: client, Platform: "linux/" + runtime.GOARCH, Now: a.machine.Now(),
 		Cache: filepath.Join(a.home(), "cache"), Version: v, Lock: pins, Stat: a.stat,
-		Estimate: a.estimator(p.Image), Emulated: a.emulated, Compare: a.compareCommits,
-		CacheAttrs: cacheAttrs(p.Cache.Type, a.machine.Getenv),
+		Estimate: a.estimator(p.Image), Emulated: a.emulated, Compare: a.compareCommits, Touched: vcs.LastTouched, Elsewhere: a.remote(),
+		CacheAttrs:      cacheAttrs(p.Cache.Type, a.machine.Getenv),
+		SourceDateEpoch: a.machine.Getenv("SOURCE_DATE_EPOCH"),
 	}, nil
 }
 

@@ -158,7 +158,7 @@ func (a *app) ciModel(ctx context.Context) (*ci.Model, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	c.Platform = "linux/amd64"
+	c.Platform, c.SourceDateEpoch = "linux/amd64", ""
 	p, err := strata.Describe(ctx, c)
 	if err != nil {
 		return nil, "", err

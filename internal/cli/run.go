@@ -103,7 +103,7 @@ func (a *app) run(ctx context.Context, f runFlags, name string, args []string) e
 	}
 	job := buildkit.RunJob{
 		Unit: u.ID, Image: a.engineRef(ref), Platform: u.Platform, Args: args,
-		Network: network, User: f.user, Timeout: f.timeout,
+		Network: network, User: f.user, Timeout: f.timeout, Tables: p.Tables(ctx, u),
 	}
 	if f.interactive {
 		job.Attach = &build.Attach{Stdin: io.NopCloser(a.machine.Stdin), Stdout: a.machine.Stdout, Stderr: a.machine.Stderr}

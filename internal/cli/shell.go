@@ -89,7 +89,7 @@ func (a *app) shell(ctx context.Context, f shellFlags, name string) error {
 		return err
 	}
 	job := build.RunJob{
-		Unit: u.ID, Image: a.engineRef(ref), Platform: u.Platform, Args: []string{sh}, Network: network, User: f.user,
+		Unit: u.ID, Image: a.engineRef(ref), Platform: u.Platform, Args: []string{sh}, Network: network, User: f.user, Tables: p.Tables(ctx, u),
 		Attach: &build.Attach{Stdin: io.NopCloser(a.machine.Stdin), Stdout: a.machine.Stdout, Stderr: a.machine.Stderr},
 	}
 	if tty {

@@ -26,6 +26,7 @@ type analysis struct {
 	ops      []*op // of every reachable stage, in order
 	open     []Unresolved
 	engine   string // why everything needs the engine; "" normally
+	noEpoch  bool   // SOURCE_DATE_EPOCH is given as ""
 }
 
 // op is an instruction in its place: expanded, with what it reads.
@@ -55,6 +56,7 @@ func (f *File) Analyze(o Options) (*Build, error) {
 		return nil, err
 	}
 	a.engine = a.everything(final)
+	a.epochStage(final)
 	start := a.keys
 	a.eval(nil)
 	c := a.cut(final)
@@ -90,6 +92,7 @@ func (a *analysis) reachTarget() (*node, error) {
 
 func (f *File) newAnalysis(o Options) *analysis {
 	a := &analysis{file: f, opts: o, refs: map[*instr][]ref{}}
+	a.withoutEmptyEpoch()
 	a.platform = cmp.Or(o.Platform, "linux/amd64")
 	a.lex, a.raw = shell.NewLex(f.escape), shell.NewLex('\\')
 	a.raw.SkipProcessQuotes = true
@@ -106,7 +109,7 @@ func (a *analysis) everything(final *node) string {
 	case strings.HasPrefix(final.platform, "windows"):
 		return "its platform is " + final.platform
 	}
-	return ""
+	return a.oddEpoch()
 }
 
 // syntax gives the frontend in force: a build arg may name another one than the
@@ -161,7 +164,7 @@ func (p platformParts) String() string {
 
 // build puts together what was found.
 func (a *analysis) build(final *node, c *cut) *Build {
-	b := &Build{Syntax: a.syntax(), FinalStage: final.index, Trunk: c.trunk(a), Unresolved: a.open}
+	b := &Build{Syntax: a.syntax(), FinalStage: final.index, Trunk: c.trunk(a), Unresolved: a.open, Epoch: a.epoch()}
 	for _, n := range a.stages {
 		if n.reached {
 			b.StageNames = append(b.StageNames, n.name)

@@ -69,6 +69,7 @@ type Build struct {
 	FinalStage int      // index in the file
 	StageNames []string // of the reachable stages in order, "" when unnamed
 
+	Epoch      Epoch
 	Trunk      *Trunk
 	Needs      []Need       // what forces the engine in the final stage
 	Unresolved []Unresolved // variables that only a base's config can tell
@@ -211,4 +212,15 @@ type Need struct {
 	Why         string
 	Instead     string // smallest edit that would avoid it; "" when there is none
 	Rerun       bool   // it runs again whenever copied files of the context change
+}
+
+// HasText says whether the instruction makes a file of a text in the Dockerfile.
+func (t TailCommand) HasText() bool {
+	switch c := t.Command.(type) {
+	case *instructions.CopyCommand:
+		return len(c.SourceContents) > 0
+	case *instructions.AddCommand:
+		return len(c.SourceContents) > 0
+	}
+	return false
 }

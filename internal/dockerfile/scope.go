@@ -228,6 +228,9 @@ func (a *analysis) globalScope() *globals {
 }
 
 func (a *analysis) globalArg(g *globals, in *instr, kv instructions.KeyValuePairOptional) {
+	if kv.Key == EpochArg && a.noEpoch {
+		return
+	}
 	use := &argUse{name: kv.Key, line: in.line, stage: -1, text: "ARG " + kv.Key, parent: a.opts.ParentArgs[kv.Key]}
 	given, ok := a.opts.Args[kv.Key]
 	switch {

@@ -25,6 +25,9 @@ type Unit struct {
 	Build   *dockerfile.Build
 	Options dockerfile.Options // what Build was made with
 	Parents []Parent           // each unit once, in the order of the Dockerfile
+	// Ambient says that SOURCE_DATE_EPOCH among its Args is that of
+	// [Options.SourceDateEpoch].
+	Ambient bool
 }
 
 // Parent is a unit that another one starts from or copies from.
@@ -52,6 +55,9 @@ type Base func(u *Unit, f dockerfile.From) (dockerfile.Config, bool)
 type Options struct {
 	BuildPlatform string // of the machine, "linux/amd64"; default: each unit's own
 	Base          Base   // nil knows nothing
+	// SourceDateEpoch is the build argument of that name of units that are given
+	// none; "" leaves them without.
+	SourceDateEpoch string
 }
 
 // New makes the graph from the project and its Dockerfiles by path. All that is
@@ -127,6 +133,11 @@ type builder struct {
 
 func (b *builder) declare(u spec.Unit) {
 	n := &Unit{Unit: u, ID: u.ID(), File: b.files[u.Dockerfile]}
+	if _, given := u.Args[dockerfile.EpochArg]; !given && b.options.SourceDateEpoch != "" {
+		n.Args = map[string]string{dockerfile.EpochArg: b.options.SourceDateEpoch}
+		maps.Copy(n.Args, u.Args)
+		n.Ambient = true
+	}
 	b.order = append(b.order, n.ID)
 	b.units[n.ID] = n
 	if u.Stage {

@@ -32,17 +32,25 @@ type Chmod struct {
 	Paths     []string // absolute
 }
 
-// Options say how to append. The zero value makes gzip blobs with times at the
-// start of 1970.
+// Options say how to append. The zero value makes gzip blobs; what has no time
+// of its own is dated to the start of 1970.
 type Options struct {
-	Open            Opener            // of files that have none of their own; may be nil when there are none
-	SourceDateEpoch int64             // seconds: time of files, history and config
-	Compression     string            // "gzip" (default) or "zstd"
-	MaxLayers       int               // default 127, what overlayfs and Docker bear
-	Labels          map[string]string // added to the config last, without history
-	DropOnBuild     bool              // the parent is what FROM names: its triggers are used up
-	Platform        *ocispec.Platform // built for; nil keeps the parent's
-	Annotations     map[string]string // of the new manifest
+	Open        Opener            // of files that have none of their own; may be nil when there are none
+	Created     int64             // seconds: time of history and config
+	Made        int64             // seconds: time of what the tail makes itself
+	Compression string            // "gzip" (default) or "zstd"
+	MaxLayers   int               // default 127, what overlayfs and Docker bear
+	Labels      map[string]string // added to the config last, without history
+	DropOnBuild bool              // the parent is what FROM names: its triggers are used up
+	Platform    *ocispec.Platform // built for; nil keeps the parent's
+	Annotations map[string]string // of the new manifest
+
+	// Published gives the time, in seconds, that a file has in the blob; nil
+	// leaves it as it is. It is asked once for each file that the tail brings or
+	// changes, while the tail is decided: files with a source in order of path,
+	// those that the tail makes, then directories, the deepest first; not for a
+	// directory of the parent that is in the blob only because something below it is.
+	Published func(Dated) int64
 }
 
 const defaultMaxLayers = 127
@@ -129,6 +137,7 @@ func (a *appender) finish() (*Appended, error) {
 		return nil, fmt.Errorf("appending: the compression %q is none of gzip and zstd", p.compression)
 	}
 	p.files = a.tree.outputs()
+	p.publish()
 	limit := a.options.MaxLayers
 	if limit == 0 {
 		limit = defaultMaxLayers
@@ -155,6 +164,7 @@ func (a *appender) instruction(in Instruction) error {
 		if layer, err = a.filesystem(in); err != nil {
 			return err
 		}
+		a.tree.settle()
 	}
 	if _, ok := in.Command.(*instructions.WorkdirCommand); ok {
 		in.History = "WORKDIR " + a.config.text("WorkingDir")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path"
 	"strings"
 
@@ -65,6 +66,12 @@ func (c *copying) tryUnpack(f File) (bool, error) {
 	if err != io.EOF {
 		return false, inexact("the archive %q can't be read to its end: %s", f.Path, err)
 	}
+	// Untar enters its destination by pivot_root, for which it makes a directory
+	// there and removes it.
+	c.tree.touch(at)
+	for _, d := range u.dirs {
+		c.tree.date(d.path, d.time)
+	}
 	c.archives = append(c.archives, a)
 	return true, nil
 }
@@ -120,6 +127,13 @@ type unpacking struct {
 	*copying
 	archive *archive
 	root    string // resolved destination
+	dirs    []dated
+}
+
+// dated is a path with the time that it gets when everything is in place.
+type dated struct {
+	path string
+	time stamp
 }
 
 // entry unpacks one entry.
@@ -150,6 +164,17 @@ func (u *unpacking) entry(hdr *tar.Header) error {
 	if err != nil {
 		return err
 	}
+	if old != nil {
+		u.tree.remember(p)
+	}
+	when := stamp{time: memberTime(hdr), known: true}
+	if isDir { // what comes into it changes its time
+		u.dirs = append(u.dirs, dated{p, when})
+	}
+	// A hard link dates the file that it shares; one to a symbolic link doesn't.
+	if hdr.Typeflag != tar.TypeLink || n.kind != inventory.Symlink {
+		n.now = when
+	}
 	n.uid, n.gid = hdr.Uid, hdr.Gid
 	if u.owner != nil {
 		n.uid, n.gid = u.owner.uid, u.owner.gid
@@ -160,8 +185,22 @@ func (u *unpacking) entry(hdr *tar.Header) error {
 	if v := hdr.PAXRecords["SCHILY.xattr."+capabilityXattr]; v != "" {
 		n.capability = v
 	}
-	u.tree.put(p, n)
+	if old == nil {
+		u.tree.create(p, n)
+	} else {
+		u.tree.put(p, n)
+	}
 	return nil
+}
+
+// memberTime gives the time that an entry is unpacked with: Docker dates what
+// lies before 1970, or beyond what 64 bits of nanoseconds hold, to 1970.
+func memberTime(hdr *tar.Header) int64 {
+	t := hdr.ModTime.Unix()
+	if t < 0 || t > math.MaxInt64/1_000_000_000 {
+		return 0
+	}
+	return t
 }
 
 // place cleans a name and makes the directories that it implies. A way through

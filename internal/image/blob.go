@@ -34,6 +34,7 @@ type output struct {
 	node   *node // nil for a whiteout
 	linkTo string
 	opaque bool
+	time   int64 // seconds
 }
 
 // Names of whiteouts, from the OCI image specification (layer.md).
@@ -157,17 +158,17 @@ func (c *counter) digest() digest.Digest { return digest.NewDigest(digest.SHA256
 // of path, then those in the order of their archives, hard links last.
 func (a *Appended) writeTar(w io.Writer, b *Blob) error {
 	tw := tar.NewWriter(w)
-	names := map[*node]string{}
+	packed := map[*node]output{}
 	buf := make([]byte, 128<<10)
 	var links []output
 	small := newFetcher(a.files)
 	defer small.close()
 	for _, o := range a.files {
-		switch _, packed := memberOf(o.node); {
+		switch _, is := memberOf(o.node); {
 		case o.linkTo != "":
 			links = append(links, o)
-		case packed:
-			names[o.node] = o.path
+		case is:
+			packed[o.node] = o
 		default:
 			if err := a.writeEntry(tw, o, b, small, buf); err != nil {
 				return err
@@ -175,12 +176,12 @@ func (a *Appended) writeTar(w io.Writer, b *Blob) error {
 		}
 	}
 	for _, ar := range a.archives {
-		if err := a.writeMembers(tw, ar, names, b, buf); err != nil {
+		if err := a.writeMembers(tw, ar, packed, b, buf); err != nil {
 			return err
 		}
 	}
 	for _, o := range links {
-		hdr := a.header(o)
+		hdr := header(o)
 		hdr.Typeflag, hdr.Linkname, hdr.Size = tar.TypeLink, o.linkTo, 0
 		if err := tw.WriteHeader(hdr); err != nil {
 			return err
@@ -197,10 +198,10 @@ func memberOf(n *node) (*member, bool) {
 	return m, ok
 }
 
-// header gives the header of an entry. Times are the epoch, names of owners are
-// left out, PAX records appear only where the old form can't say it.
-func (a *Appended) header(o output) *tar.Header {
-	n, when := o.node, epochTime(a.options.SourceDateEpoch)
+// header gives the header of an entry. Times are whole seconds, names of owners
+// are left out, PAX records appear only where the old form can't say it.
+func header(o output) *tar.Header {
+	n, when := o.node, epochTime(o.time)
 	if n == nil {
 		return &tar.Header{Typeflag: tar.TypeReg, Name: join(parent(o.path), whiteoutPrefix+base(o.path)), ModTime: when}
 	}
@@ -235,11 +236,11 @@ func trimDir(p string) string {
 }
 
 func (a *Appended) writeEntry(tw *tar.Writer, o output, b *Blob, small *fetcher, buf []byte) error {
-	if err := tw.WriteHeader(a.header(o)); err != nil {
+	if err := tw.WriteHeader(header(o)); err != nil {
 		return err
 	}
 	if o.opaque {
-		hdr := &tar.Header{Typeflag: tar.TypeReg, Name: join(o.path, opaqueMarker), ModTime: epochTime(a.options.SourceDateEpoch)}
+		hdr := &tar.Header{Typeflag: tar.TypeReg, Name: join(o.path, opaqueMarker), ModTime: epochTime(o.time)}
 		if err := tw.WriteHeader(hdr); err != nil {
 			return err
 		}
@@ -288,7 +289,7 @@ func copyContent(tw io.Writer, r io.Reader, n *node, name string, b *Blob, buf [
 
 // writeMembers writes the files of one archive that are still where it put
 // them.
-func (a *Appended) writeMembers(tw *tar.Writer, ar *archive, names map[*node]string, b *Blob, buf []byte) error {
+func (a *Appended) writeMembers(tw *tar.Writer, ar *archive, packed map[*node]output, b *Blob, buf []byte) error {
 	r, closeAll, err := ar.reader()
 	if err != nil || r == nil {
 		return errors.Join(err, fmt.Errorf("reading the archive %q: it changed while the image was being made", ar.file.path))
@@ -300,17 +301,17 @@ func (a *Appended) writeMembers(tw *tar.Writer, ar *archive, names map[*node]str
 		if err != nil {
 			return fmt.Errorf("reading the archive %q: %w", ar.file.path, err)
 		}
-		name, ok := names[n]
+		o, ok := packed[n]
 		if n == nil || !ok {
 			continue
 		}
 		if hdr.Size != n.size {
 			return fmt.Errorf("reading the archive %q: it changed while the image was being made", ar.file.path)
 		}
-		if err := tw.WriteHeader(a.header(output{path: name, node: n})); err != nil {
+		if err := tw.WriteHeader(header(o)); err != nil {
 			return err
 		}
-		if err := copyContent(tw, tr, n, name, b, buf); err != nil {
+		if err := copyContent(tw, tr, n, o.path, b, buf); err != nil {
 			return err
 		}
 	}

@@ -116,6 +116,7 @@ func (a *appender) change(c Chmod, p string, n *node) error {
 	if c.Owner != "" && n.capability != "" {
 		return inexact("RUN changes the owner of %q, which has capabilities", "/"+p)
 	}
+	a.tree.remember(p)
 	if c.Owner != "" {
 		return a.chown(c.Owner, n)
 	}

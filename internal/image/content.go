@@ -32,4 +32,4 @@ type literal string
 func (l literal) open() (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader(string(l))), nil
 }
-func (l literal) want() digest.Digest { return "" }
+func (l literal) want() digest.Digest { return digest.FromString(string(l)) }

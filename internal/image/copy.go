@@ -22,6 +22,8 @@ type File struct {
 	Kind         inventory.Kind
 	Mode         uint32 // permission bits and 04000, 02000, 01000
 	Size         int64
+	Time         int64         // of the last modification, in whole Unix seconds; 0 for a directory that has none
+	Modified     int64         // the time on disk of a build context's file, in ns; 0 of an image's
 	Digest       digest.Digest // of the content; verified while it is read
 	Link         string
 	Major, Minor int64
@@ -120,7 +122,28 @@ func (c *copying) match(files []File) error {
 			return err
 		}
 	}
+	for _, f := range files {
+		if f.Kind == inventory.Dir && !f.Implied {
+			c.tree.date(join(target, f.Rel), dirStamp(f))
+		}
+	}
 	return nil
+}
+
+// dirStamp gives the time of a directory that is copied.
+func dirStamp(f File) stamp {
+	if path.Clean(f.Path) == "." { // the root of a context or an image
+		return stamp{}
+	}
+	return fileStamp(f)
+}
+
+// fileStamp gives the time of what is copied. That of a file of an image is its
+// own; that of a build context's may be published as another.
+func fileStamp(f File) stamp {
+	s := stampOf(f.Time, f.Kind)
+	s.disk = f.Modified
+	return s
 }
 
 func kindAt(n *node) inventory.Kind {
@@ -183,12 +206,12 @@ func (c *copying) entry(target string, f File) error {
 	}
 	if n := c.links[f.HardlinkOf]; f.HardlinkOf != "" && n != nil {
 		c.tree.remove(target)
-		c.tree.put(target, n)
+		c.tree.create(target, n)
 		return nil
 	}
 	n := &node{
 		kind: f.Kind, mode: c.apply(f.Mode, f.Kind), link: f.Link, major: f.Major, minor: f.Minor, size: f.Size, fresh: true,
-		capability: f.Capability,
+		capability: f.Capability, now: fileStamp(f),
 	}
 	c.own(n, f)
 	switch f.Kind {
@@ -199,7 +222,7 @@ func (c *copying) entry(target string, f File) error {
 		n.mode = 0o777
 	}
 	c.tree.remove(target)
-	c.tree.put(target, n)
+	c.tree.create(target, n)
 	return nil
 }
 
@@ -218,12 +241,16 @@ func (c *copying) dir(target string, old *node, f File) error {
 	switch {
 	case old == nil:
 		old = &node{kind: inventory.Dir, fresh: true}
+		c.tree.create(target, old)
 	case old.kind != inventory.Dir:
 		return inexact("a directory can't be copied onto the %s %q", old.kind, "/"+target)
-	case f.Implied:
-		old.mode = f.Mode
-		c.tree.put(target, old)
-		return nil
+	default:
+		c.tree.remember(target)
+		if f.Implied {
+			old.mode = f.Mode
+			c.tree.put(target, old)
+			return nil
+		}
 	}
 	old.mode = c.apply(f.Mode, inventory.Dir)
 	c.own(old, f)
@@ -262,7 +289,7 @@ func (c *copying) text(name, data string) error {
 	n := &node{kind: inventory.File, mode: c.apply(0o644, inventory.File), size: int64(len(data)), content: literal(data), fresh: true}
 	c.own(n, File{})
 	c.tree.remove(target)
-	c.tree.put(target, n)
+	c.tree.create(target, n)
 	return nil
 }
 

@@ -144,6 +144,11 @@ func checkInventory(t *testing.T, m *made) {
 	for _, d := range diff {
 		t.Errorf("inventory: unpacked %s, foretold %s", d.Before.String(), d.After.String())
 	}
+	for e := range inv.All() {
+		if is := m.tree.Lookup(e.Path); is.Time != e.Time {
+			t.Errorf("inventory: %s is of %d, foretold %d", e.Path, is.Time, e.Time)
+		}
+	}
 	if d := cmp.Diff(m.tree.Passwd(), inv.Passwd()); d != "" {
 		t.Errorf("passwd (-unpacked +foretold):\n%s", d)
 	}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/strata-build/strata/internal/inventory"
 )
 
@@ -20,9 +18,9 @@ func (a *Appended) Fingerprint() string {
 		return ""
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "tail 1 %s %d %d %d %d\n", a.compression, a.options.SourceDateEpoch, gzipLevel, gzipBlock, zstdLevel)
+	fmt.Fprintf(h, "tail 2 %s %d %d %d\n", a.compression, gzipLevel, gzipBlock, zstdLevel)
 	for _, o := range a.files {
-		fmt.Fprintf(h, "%q %q %t ", o.path, o.linkTo, o.opaque)
+		fmt.Fprintf(h, "%q %q %t %d ", o.path, o.linkTo, o.opaque, o.time)
 		if !printNode(h, o.node) {
 			return ""
 		}
@@ -39,14 +37,9 @@ func printNode(w io.Writer, n *node) bool {
 	}
 	sum := ""
 	if n.kind == inventory.File && n.content != nil {
-		want := n.content.want()
-		if text, ok := n.content.(literal); ok {
-			want = digest.FromString(string(text))
-		}
-		if want == "" {
+		if sum = n.content.want().String(); sum == "" {
 			return false
 		}
-		sum = want.String()
 	} else if n.kind == inventory.File {
 		return false // a file of the parent that the tail writes again
 	}

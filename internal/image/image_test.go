@@ -135,7 +135,7 @@ func TestUnknownFieldsAreKept(t *testing.T) {
 	img, inv := parentWith(t, config)
 	env := Instruction{Command: &instructions.EnvCommand{Env: instructions.KeyValuePairs{{Key: "X", Value: "<2>"}}}, History: "ENV X=<2>"}
 	a, err := Append(img, inv, []Instruction{env}, Options{
-		DropOnBuild: true, SourceDateEpoch: 5, Labels: map[string]string{"l": "1"}, Annotations: map[string]string{"a": "b"},
+		DropOnBuild: true, Created: 5, Labels: map[string]string{"l": "1"}, Annotations: map[string]string{"a": "b"},
 		Platform: &ocispec.Platform{OS: "linux", Architecture: "arm64"},
 	})
 	if err != nil {

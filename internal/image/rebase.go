@@ -60,11 +60,11 @@ type Side struct {
 }
 
 // RebaseOptions say how to write what a rebase adds. The zero value makes gzip
-// blobs with times at the start of 1970.
+// blobs. Files keep the times that they have in the image that they come from.
 type RebaseOptions struct {
-	SourceDateEpoch int64
-	Compression     string // "gzip" (default) or "zstd"
-	MaxLayers       int    // default 127
+	Created     int64  // seconds: time of the config and of its new history
+	Compression string // "gzip" (default) or "zstd"
+	MaxLayers   int    // default 127
 }
 
 // Rebasing is a child that fits on a new parent but for what the contents of a
@@ -217,7 +217,7 @@ func (r *Rebasing) Finish(child, old, new map[string][]byte) (*Rebased, error) {
 		c.history = c.history[:len(c.history)-1]
 	}
 	layers := append(slices.Clone(r.new.Image.Manifest.Layers), own...)
-	when := epochTime(r.options.SourceDateEpoch)
+	when := epochTime(r.options.Created)
 	c.balance(when)
 	if out.Layer != nil {
 		layers = append(layers, out.Layer.Descriptor)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -24,12 +25,14 @@ func layerTar(t *testing.T, text string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
+	times := int64(len(text)) // so that two layers have different ones
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if line == "" {
 			continue
 		}
-		h := &tar.Header{Mode: 0o644, Typeflag: tar.TypeReg}
+		times += 60
+		h := &tar.Header{Mode: 0o644, Typeflag: tar.TypeReg, ModTime: time.Unix(times, 0)}
 		if mode, rest, ok := strings.Cut(line, " "); ok && len(mode) == 4 && mode[0] == '0' {
 			for _, c := range mode {
 				h.Mode = h.Mode<<3 | int64(c-'0')
@@ -172,6 +175,11 @@ func rebase(t *testing.T, child, old, next built) (*Rebased, error) {
 	diffs, err := inventory.Diff(read, done.Inventory)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for e := range done.Inventory.All() {
+		if is := read.Lookup(e.Path); is.Time != e.Time {
+			t.Errorf("%s is of %d, and the inventory says %d", e.Path, is.Time, e.Time)
+		}
 	}
 	for _, d := range diffs {
 		t.Errorf("the inventory has %s, the layers have %s", &d.After, &d.Before)

@@ -125,12 +125,15 @@ func (r *Rebasing) layer(c contents) (*mergeLayer, []Conflict) {
 }
 
 func nodeOf(e inventory.Entry) *node {
-	return &node{kind: e.Kind, mode: e.Mode, uid: e.UID, gid: e.GID, link: e.Link, size: e.Size, capability: e.Xattrs[capabilityXattr]}
+	return &node{
+		kind: e.Kind, mode: e.Mode, uid: e.UID, gid: e.GID, link: e.Link, size: e.Size, capability: e.Xattrs[capabilityXattr],
+		shown: stampOf(e.Time, e.Kind),
+	}
 }
 
 // withParents gives the outputs in order, with the directories above them, as
 // they are in the child or, where the child has left them alone, in the new
-// parent.
+// parent. All keep their times; a whiteout has that of its directory.
 func (r *Rebasing) withParents(nodes map[string]*node) []output {
 	all := map[string]*node{}
 	for p, n := range nodes {
@@ -146,9 +149,22 @@ func (r *Rebasing) withParents(nodes map[string]*node) []output {
 			all[q] = nodeOf(e)
 		}
 	}
+	var newest int64
+	for _, n := range all {
+		if n != nil && n.shown.known {
+			newest = max(newest, n.shown.time)
+		}
+	}
 	var out []output
 	for p, n := range all {
-		out = append(out, output{path: p, node: n})
+		o := output{path: p, node: n, time: newest} // of a directory that no layer names
+		if n == nil {
+			o.time, n = 0, all[parent(p)]
+		}
+		if n != nil && n.shown.known {
+			o.time = n.shown.time
+		}
+		out = append(out, o)
 	}
 	slices.SortFunc(out, func(a, b output) int { return strings.Compare(a.path, b.path) })
 	return out
@@ -187,12 +203,34 @@ func (r *Rebasing) merge(m merge, c contents) (*node, []byte, []string) {
 	}
 	out := nodeOf(as)
 	out.size, out.content = int64(len(data)), literal(data)
+	out.shown = mergedStamp(sha256.Sum256(data), o, n, e)
 	return out, data, nil
+}
+
+// mergedStamp gives the time of a merged file: the newest of its sides', and a
+// second more where its content is none of theirs, so that whoever remembers a
+// side's time sees another one.
+func mergedStamp(content [32]byte, sides ...inventory.Entry) stamp {
+	s := stamp{known: true}
+	fresh, first := true, true
+	for _, e := range sides {
+		if e.Kind == inventory.None {
+			continue
+		}
+		if first || e.Time > s.time {
+			s.time, first = e.Time, false
+		}
+		fresh = fresh && e.Content != content
+	}
+	if fresh {
+		s.time++
+	}
+	return s
 }
 
 // write makes the blob and puts it on the inventory.
 func (l *mergeLayer) write(r *Rebasing, out *Rebased) error {
-	a := &Appended{files: l.outputs, compression: r.options.Compression, options: Options{SourceDateEpoch: r.options.SourceDateEpoch}}
+	a := &Appended{files: l.outputs, compression: r.options.Compression}
 	if a.compression == "" {
 		a.compression = "gzip"
 	}
@@ -205,7 +243,7 @@ func (l *mergeLayer) write(r *Rebasing, out *Rebased) error {
 	for _, o := range l.outputs {
 		e := inventory.Entry{Path: o.path}
 		if n := o.node; n != nil {
-			e = inventory.Entry{Path: o.path, Kind: n.kind, Mode: n.mode, UID: n.uid, GID: n.gid, Link: n.link}
+			e = inventory.Entry{Path: o.path, Kind: n.kind, Mode: n.mode, UID: n.uid, GID: n.gid, Link: n.link, Time: o.time}
 			if n.kind == inventory.File {
 				e.Size, e.Content = n.size, blob.sums[n]
 			}

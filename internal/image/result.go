@@ -1,10 +1,9 @@
 package image
 
 import (
+	"encoding/hex"
 	"errors"
 	"slices"
-
-	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-build/strata/internal/inventory"
 )
@@ -21,7 +20,7 @@ func (a *Appended) Image(b *Blob) (*Image, error) {
 	}
 	c := a.config.clone()
 	layers := slices.Clone(a.parent.Manifest.Layers)
-	when := epochTime(a.options.SourceDateEpoch)
+	when := epochTime(a.options.Created)
 	c.balance(when)
 	wanting := b != nil
 	for _, r := range a.records {
@@ -49,6 +48,25 @@ func (a *Appended) Inventory(b *Blob) (*inventory.Inventory, error) {
 	if b == nil {
 		return a.inventory, nil
 	}
+	changes, err := a.changes(b)
+	if err != nil {
+		return nil, err
+	}
+	return a.inventory.With(b.Descriptor.Digest, changes, a.passwd, a.group)
+}
+
+// Tail gives the inventory of the new blob alone, directories above its files
+// included. The blob need not have been written where every content was known
+// beforehand.
+func (a *Appended) Tail(b *Blob) (*inventory.Inventory, error) {
+	changes, err := a.changes(b)
+	if err != nil {
+		return nil, err
+	}
+	return inventory.Empty().With(b.Descriptor.Digest, changes, inventory.Account{}, inventory.Account{})
+}
+
+func (a *Appended) changes(b *Blob) ([]inventory.Change, error) {
 	changes := make([]inventory.Change, 0, len(a.files))
 	for _, o := range a.files {
 		if o.node == nil {
@@ -57,14 +75,28 @@ func (a *Appended) Inventory(b *Blob) (*inventory.Inventory, error) {
 		n := o.node
 		e := inventory.Entry{
 			Path: o.path, Kind: n.kind, Mode: n.mode, UID: n.uid, GID: n.gid, Link: n.link, Major: n.major, Minor: n.minor,
+			Time: o.time,
 		}
 		if n.kind == inventory.File {
-			e.Size, e.Content = n.size, b.sums[n]
+			e.Size, e.Content = n.size, b.sum(n)
 		}
 		if n.capability != "" {
 			e.Xattrs = map[string]string{capabilityXattr: n.capability}
 		}
 		changes = append(changes, inventory.Change{Entry: e, Opaque: o.opaque})
 	}
-	return a.inventory.With(digest.Digest(b.Descriptor.Digest), changes, a.passwd, a.group)
+	return changes, nil
+}
+
+// sum gives the digest of a file's content: as it was read, or as it must be.
+func (b *Blob) sum(n *node) (sum [32]byte) {
+	if s, ok := b.sums[n]; ok {
+		return s
+	}
+	if n.content != nil {
+		if want, err := hex.DecodeString(n.content.want().Encoded()); err == nil {
+			copy(sum[:], want)
+		}
+	}
+	return sum
 }

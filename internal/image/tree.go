@@ -20,6 +20,10 @@ type node struct {
 	capability   string  // security.capability, the one attribute that layers keep
 	content      content // of a file that the tail brings
 	fresh        bool    // made by the tail: nothing of the parent is in it
+	now          stamp   // its time after the instruction at work
+	shown        stamp   // its time in the last layer that BuildKit would have it in
+	old          stamp   // of a file of the parent
+	turn         int     // of the instruction that put it in its place last
 }
 
 // tree is the parent's file system with what the tail does to it on top. It
@@ -30,11 +34,14 @@ type tree struct {
 	base    *inventory.Inventory
 	nodes   map[string]*node // changed or new; nil where something was removed
 	hidden  map[string]bool  // directories of the base whose content can't be seen any more
+	turn    int              // number of the instruction at work, from 1
+	before  []change         // what stood where it has changed something
+	gone    map[string]bool  // where it has removed something
 	touched bool             // any instruction wrote, though perhaps nothing changed
 }
 
 func newTree(base *inventory.Inventory) *tree {
-	return &tree{base: base, nodes: map[string]*node{}, hidden: map[string]bool{}}
+	return &tree{base: base, nodes: map[string]*node{}, hidden: map[string]bool{}, gone: map[string]bool{}, turn: 1}
 }
 
 // at gives what stands at a path itself, nil for nothing. What it gives for a
@@ -61,21 +68,38 @@ func (t *tree) below(p string) *node {
 	if e.Kind == inventory.None {
 		return nil
 	}
+	when := stampOf(e.Time, e.Kind)
 	return &node{
 		kind: e.Kind, mode: e.Mode, uid: e.UID, gid: e.GID, link: e.Link, major: e.Major, minor: e.Minor,
-		size: e.Size, capability: e.Xattrs[capabilityXattr],
+		size: e.Size, capability: e.Xattrs[capabilityXattr], now: when, shown: when, old: when,
 	}
 }
 
 const capabilityXattr = "security.capability"
 
+// put makes a change count. What stood there must be remembered before it is
+// changed in place.
 func (t *tree) put(p string, n *node) {
+	t.remember(p)
 	t.touched = true
 	t.nodes[p] = n
+	if n == nil {
+		t.gone[p] = true
+	} else {
+		n.turn = t.turn
+	}
 }
 
 // remove takes away whatever stands at a path, with everything below it.
 func (t *tree) remove(p string) {
+	if t.at(p) != nil {
+		t.drop(p)
+		t.touch(parent(p))
+	}
+}
+
+// drop is remove that leaves the directory's time alone.
+func (t *tree) drop(p string) {
 	n := t.at(p)
 	if n == nil {
 		return
@@ -83,6 +107,7 @@ func (t *tree) remove(p string) {
 	if n.kind == inventory.Dir {
 		for q := range t.nodes {
 			if strings.HasPrefix(q, p+"/") {
+				t.remember(q)
 				delete(t.nodes, q)
 			}
 		}
@@ -133,7 +158,7 @@ func (t *tree) mkdirAll(p string, mode uint32, owner *owner) error {
 	if owner != nil {
 		n.uid, n.gid = owner.uid, owner.gid
 	}
-	t.put(p, n)
+	t.create(p, n)
 	return nil
 }
 

@@ -331,6 +331,9 @@ func (d *decoder) times(v *Inventory) {
 		}
 		e.Time = table[at]
 	}
+	if v.small {
+		v.newest = d.varint()
+	}
 }
 
 func (d *decoder) contents(v *Inventory) {

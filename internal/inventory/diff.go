@@ -81,6 +81,7 @@ func (v *Inventory) With(blob digest.Digest, changes []Change, passwd, group Acc
 		return nil, fmt.Errorf("adding %s to an inventory: %w", blob, err)
 	}
 	if next.small = v.small; next.small {
+		next.newest = max(v.newest, next.newestOf(1<<63-1))
 		forget(next.entries)
 	}
 	next.passwd, next.group = passwd, group

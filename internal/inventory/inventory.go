@@ -29,6 +29,9 @@ const (
 	ArtifactType   = "application/vnd.strata.inventory.v1"
 	MediaTypeSmall = "application/vnd.strata.inventory.small.v1+zstd"
 	MediaTypeFull  = "application/vnd.strata.inventory.full.v1+zstd"
+	// MediaTypeTail is that of a full inventory of one layer alone: an appended
+	// image's newest.
+	MediaTypeTail = "application/vnd.strata.inventory.tail.v1+zstd"
 )
 
 // ErrNeedFull says that a small inventory can't answer: the caller loads the
@@ -113,7 +116,8 @@ const (
 type Inventory struct {
 	entries []Entry // by Path, bytewise; entries[0] is the root
 	blobs   []digest.Digest
-	small   bool // sizes, contents and blobs are not known, nor times but those of directories
+	small   bool  // sizes, contents and blobs are not known, nor times but those of directories
+	newest  int64 // of a small one: what Newest says of the full one
 	passwd  Account
 	group   Account
 }
@@ -225,7 +229,7 @@ func (v *Inventory) Small() *Inventory {
 	if v.small {
 		return v
 	}
-	s := &Inventory{small: true, entries: slices.Clone(v.entries), blobs: v.blobs, passwd: v.passwd, group: v.group}
+	s := &Inventory{small: true, newest: v.newestOf(1<<63 - 1), entries: slices.Clone(v.entries), blobs: v.blobs, passwd: v.passwd, group: v.group}
 	forget(s.entries)
 	return s
 }
@@ -238,4 +242,22 @@ func forget(entries []Entry) {
 			entries[i].Time = 0
 		}
 	}
+}
+
+// Newest gives the newest time of a file or link, in seconds, that is not after
+// the limit; 0 for none. Directories do not count, nor what is volatile: nothing
+// is made from it. A small inventory knows but one, which may be after the limit;
+// then it gives the limit.
+func (v *Inventory) Newest(limit int64) int64 {
+	return min(max(v.newest, v.newestOf(limit)), limit)
+}
+
+func (v *Inventory) newestOf(limit int64) int64 {
+	newest := int64(0)
+	for i := range v.entries {
+		if e := &v.entries[i]; e.Kind != Dir && e.Time > newest && e.Time <= limit && Lasting(e.Path) {
+			newest = e.Time
+		}
+	}
+	return newest
 }

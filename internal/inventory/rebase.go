@@ -115,7 +115,7 @@ func (v *Inventory) Without(blob int) (*Inventory, error) {
 	if blob < 0 || blob >= len(v.blobs) {
 		return nil, fmt.Errorf("leaving out blob %d of %d: it is not there", blob, len(v.blobs))
 	}
-	out := &Inventory{entries: slices.Clone(v.entries), blobs: slices.Delete(slices.Clone(v.blobs), blob, blob+1), small: v.small, passwd: v.passwd, group: v.group}
+	out := &Inventory{entries: slices.Clone(v.entries), blobs: slices.Delete(slices.Clone(v.blobs), blob, blob+1), small: v.small, newest: v.newest, passwd: v.passwd, group: v.group}
 	for i := range out.entries {
 		switch e := &out.entries[i]; {
 		case e.Blob == blob:

@@ -40,6 +40,11 @@ func Volatile(p string) bool {
 	return false
 }
 
+// Lasting says whether other files may be made from what stands at a path, so that
+// they must not be dated before it. Logs and package indexes are of the day, and
+// nothing is made from them; compiled Python is volatile, and read.
+func Lasting(p string) bool { return strings.HasSuffix(p, ".pyc") || !Volatile(p) }
+
 // Alike says whether two images differ in volatile paths alone. Both must be
 // full.
 func Alike(a, b *Inventory) (bool, error) {

@@ -37,6 +37,10 @@ func (c Change) Own() bool {
 	return c.Label != labelParent && c.Label != labelExternal && c.Label != labelEpoch
 }
 
+// Setting says whether the change is in what Strata itself was told: the
+// compression, SOURCE_DATE_EPOCH.
+func (c Change) Setting() bool { return c.Label == labelOption }
+
 // String says the change in a user's words.
 func (c Change) String() string {
 	switch c.Label {

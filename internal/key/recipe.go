@@ -18,7 +18,7 @@ import (
 // Version is the first line of every recipe. It changes whenever a recipe means
 // something else than before, so that no image built under the old meaning is
 // taken for one built under the new.
-const Version = "strata recipe 1"
+const Version = "strata recipe 2"
 
 // ID is the hash of a recipe: 64 hexadecimal digits of SHA-256. It is not the
 // digest of any content.

@@ -236,7 +236,7 @@ func equal(a, b Recipe) bool {
 
 func TestParseRecipeRefuses(t *testing.T) {
 	for _, text := range []string{
-		"", "strata recipe 1", "strata recipe 0\n", Version + "\nfile a", Version + "\n\n", Version + "\nfile  a\n",
+		"", "strata recipe 2", "strata recipe 1\n", Version + "\nfile a", Version + "\n\n", Version + "\nfile  a\n",
 		Version + "\nfile \"a\"\n", Version + "\nfile \"a\n", Version + "\nfile a \n", Version + "\n\"file\" a\n",
 		Version + "\nfile ä\n", Version + "\nfile `a b`\n", Version + "\nfile \"a b\"c\n", Version + "\r\nfile a\n",
 	} {

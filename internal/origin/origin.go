@@ -119,7 +119,7 @@ func (s *Set) origin(img Image) (*origin, error) {
 // complete adds what only an image's file has, and notes where its content is.
 func (o *origin) complete(f *image.File, e source.Entry) error {
 	at := o.Files.Lookup(e.Inode)
-	f.UID, f.GID = at.UID, at.GID
+	f.UID, f.GID, f.Time = at.UID, at.GID, at.Time
 	for name, value := range at.Xattrs {
 		switch {
 		case name == "security.capability":

@@ -60,7 +60,7 @@ type Entry struct {
 	// checkout sets it to whenever it was made.
 	Modified int64
 	// Real is the path in the context that Path leads to, links resolved; ""
-	// when it is Path, and in an image, where Inode says it.
+	// when it is Path.
 	Real string
 
 	// Inode is the file's path in an image, links resolved, for trees over an

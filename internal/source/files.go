@@ -99,9 +99,6 @@ func (t *Tree) selectFromFiles(ctx context.Context, s Selection) ([]Entry, error
 	for i := range w.out {
 		it := &w.out[i]
 		it.Inode = join(w.matches[it.Index].real, it.Rel)
-		if it.Inode != it.Path {
-			it.Real = it.Inode
-		}
 		switch {
 		case it.Kind == Symlink:
 			target, err := t.files.Readlink(it.Inode)

@@ -66,9 +66,6 @@ func (h *hasher) complete(it *item) (err error) {
 			err = fmt.Errorf("reading %q: %w", it.Path, err)
 		}
 	}()
-	if real != it.Path {
-		it.Real = real
-	}
 	if real == "." { // nothing has listed it
 		top, err := h.disk.stat(real)
 		if err != nil {

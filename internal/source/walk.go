@@ -139,9 +139,13 @@ func (w *walker) emit(m *match, rel string, n *node, implied bool) {
 	if rel != "" {
 		rel = p[len(p)-len(rel):] // share the memory
 	}
+	real := ""
+	if m.real != m.path {
+		real = join(m.real, rel)
+	}
 	w.out = append(w.out, item{
 		Entry: Entry{
-			Path: p, Kind: n.kind, Mode: n.mode, Size: n.size, Major: n.major, Minor: n.minor,
+			Path: p, Real: real, Kind: n.kind, Mode: n.mode, Size: n.size, Major: n.major, Minor: n.minor,
 			Source: m.pattern, Match: m.path, Rel: rel, MatchDir: m.node.kind == Dir,
 			Index: m.index, Implied: implied, Modified: n.stamp.mtime,
 		},

@@ -186,7 +186,7 @@ var projectShape = &shape{kind: object, fields: []field{
 	}}, doc: "The layers, or `auto`: every named stage of `dockerfile` is a layer."},
 	{name: "dockerfile", shape: pathText, def: "`Dockerfile`", doc: "The Dockerfile of layers that name none of their own."},
 	{name: "context", shape: pathText, def: "`.`", doc: "The build context of layers that name none of their own, relative to the project's folder."},
-	{name: "args", shape: argMap, doc: "Build arguments of all layers. One that a Dockerfile does not use changes nothing."},
+	{name: "args", shape: argMap, doc: "Build arguments of all layers. One that a Dockerfile does not use changes nothing, [SOURCE_DATE_EPOCH](#source_date_epoch) aside."},
 	{name: "labels", shape: labelMap, doc: "Labels of all images."},
 	{name: "tags", shape: tagsShape, doc: "Templates of the tags. Variables: `{variant}` `{layer}` `{platform}` `{os}` `{arch}` `{version}` `{branch}` `{sha}`; a variable without a value takes one dash beside it along, and a tag whose version, branch or sha is not known is left out."},
 	{name: "protect", shape: &shape{kind: list, noun: "patterns", of: &shape{kind: text, noun: "pattern"}}, doc: "Tags that are never moved without `--force`, as patterns with `*`."},

@@ -160,6 +160,18 @@ error, as is a unit that none matches.
 ` + "`{arch}` is `amd64`, `arm64`, `armv7`" + `. Braces around anything but a lower-case word, and ` + "`${word}`" + `, are left alone. In tags,
 what a tag must not have becomes a dash (` + "`feature/x` is `feature-x`" + `).
 
+## SOURCE_DATE_EPOCH
+
+The time of an image and the newest that a file in its new layers may have, in seconds since 1970, as BuildKit takes it: the build
+argument of that name, else the variable in the environment of whoever runs Strata, else the value of an ` + "`ARG`" + ` before the first
+` + "`FROM`" + `. A RUN sees it only where its stage declares the ` + "`ARG`" + `; a default that stands there is that stage's alone and no time of the
+image. An empty argument is none, whatever environment and Dockerfile say. Where nobody asks for a time, none is handed to an engine, and
+an image says when the newest refresh slot in it began or, if that is newer, when its base was created; 1980-02-01 where neither is known.
+
+It is an input: another value gives every unit another key. One that changes with each commit (` + "`git log -1 --format=%ct`" + `)
+therefore makes every layer anew with each commit, and an environment that sets the variable (a Nix shell, a packaging tool) has keys that
+other machines do not have. Set a constant, or leave it out.
+
 ## Default tags
 
 | image | tags |

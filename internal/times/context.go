@@ -8,6 +8,7 @@ package times
 
 import (
 	"cmp"
+	"hash/fnv"
 	"path"
 	"slices"
 	"strings"
@@ -28,15 +29,44 @@ type ContextFile struct {
 	Digest digest.Digest // of the content; of a link, of its target
 }
 
-// Of gives the time in seconds under which a file is published: its commit's,
-// else the one on disk, but none before [Oldest] and none in the future. Now is
-// when the run began, in seconds.
-func Of(f ContextFile, now int64) int64 {
-	t := f.Commit
-	if t == 0 {
-		t = floor(f.Disk, second)
+// Of gives the time in seconds under which a file is published that no earlier
+// image has: its commit's; of one that no commit has as it is (untracked, edited)
+// that of the commit at hand, 0 where there is none; else one in the 1980s that
+// follows from the content. Two machines then say the same, whenever the files
+// came to their disks, and without a history another content still has another
+// time. Nothing is before [Oldest], and all is [lag] before now at least, the clock
+// in seconds.
+func Of(f ContextFile, head, now int64) int64 {
+	t := cmp.Or(f.Commit, head) - lag
+	if f.Commit == 0 && head == 0 {
+		h := fnv.New64a()
+		h.Write([]byte(f.Digest))
+		t = Oldest + 1 + int64(h.Sum64()%contentSpan)
 	}
-	return max(Oldest, min(t, now))
+	return max(Oldest, min(t, now-lag))
+}
+
+const (
+	// contentSpan is how many seconds times that follow from a content share: ten
+	// years. Two contents fall together once in 300 million times.
+	contentSpan = 10 * 365 * 24 * 60 * 60
+	// lag is by how much a file of a context is published as older than it is, in
+	// seconds. What instructions make of it is published a second later a layer,
+	// and may not be in the future where commit and build follow at once: ninja
+	// compares with the time at which it began.
+	lag = 60
+)
+
+// Since gives the time in seconds under which a file is published whose content
+// has changed since something was made or published, the newest of which is dated
+// before: at least a second later, so that nobody takes it for older, or for what
+// was at its place. Of is what [Of] gave; where that follows from the content, the
+// time on disk, in ns, tells this change from another one.
+func Since(before, of, disk, now int64) int64 {
+	if of <= Oldest+contentSpan {
+		of = min(floor(disk, second), now) - lag
+	}
+	return max(before+1, of)
 }
 
 const (

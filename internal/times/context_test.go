@@ -27,24 +27,44 @@ func TestOf(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		file ContextFile
+		head int64
 		want int64
 	}{
-		{"commit", ContextFile{Disk: 1_900_000_000e9, Commit: 1_500_000_000}, 1_500_000_000},
-		{"disk", ContextFile{Disk: 1_900_000_000_999_999_999}, 1_900_000_000},
-		{"commit of the future", ContextFile{Disk: 1e18, Commit: now + 1}, now},
-		{"disk of the future", ContextFile{Disk: (now + 1) * 1e9}, now},
-		{"now", ContextFile{Disk: now * 1e9}, now},
-		{"commit too old", ContextFile{Disk: 1e18, Commit: 1}, Oldest},
-		{"commit before 1970", ContextFile{Disk: 1e18, Commit: -5}, Oldest},
-		{"disk too old", ContextFile{}, Oldest},
-		{"disk before 1970", ContextFile{Disk: -1}, Oldest},
+		{"commit", ContextFile{Disk: 1_900_000_000e9, Commit: 1_500_000_000}, 1_600_000_000, 1_500_000_000 - lag},
+		{"edited or untracked", ContextFile{Disk: 1_900_000_000_999_999_999}, 1_600_000_000, 1_600_000_000 - lag},
+		{"commit of the future", ContextFile{Disk: 1e18, Commit: now + 1}, 0, now - lag},
+		{"head of the future", ContextFile{}, now + 1, now - lag},
+		{"commit too old", ContextFile{Disk: 1e18, Commit: 1}, 1_600_000_000, Oldest},
+		{"commit before 1970", ContextFile{Disk: 1e18, Commit: -5}, 0, Oldest},
 	} {
-		if got := Of(c.file, now); got != c.want {
+		if got := Of(c.file, c.head, now); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}
-	if got := Of(ContextFile{Commit: 5}, 7); got != Oldest {
+	if got := Of(ContextFile{Commit: 5}, 6, 7); got != Oldest {
 		t.Errorf("a clock that stands at 1970: %d", got)
+	}
+	one := Of(ContextFile{Path: "a", Disk: 1, Digest: digest.FromString("one")}, 0, now)
+	again := Of(ContextFile{Path: "b", Disk: 2, Digest: digest.FromString("one")}, 0, now)
+	two := Of(ContextFile{Path: "a", Disk: 1, Digest: digest.FromString("two")}, 0, now)
+	if one != again || one == two || one <= Oldest || one > Oldest+contentSpan {
+		t.Errorf("without a history: %d, %d of the same content, %d of another", one, again, two)
+	}
+}
+
+func TestSinceIsLaterThanBefore(t *testing.T) {
+	const before, now = 1_500_000_000, 2_000_000_000
+	for _, c := range []struct{ of, disk, want int64 }{
+		{before + 10, (before + 99) * 1e9, before + 10},
+		{before, (before + 99) * 1e9, before + 1},
+		{before - 5, (before - 9) * 1e9, before + 1},
+		{Oldest, 0, before + 1},
+		{Oldest + 77, (before + 1000) * 1e9, before + 1000 - lag},
+		{Oldest + 77, (now + 50) * 1e9, now - lag},
+	} {
+		if got := Since(before, c.of, c.disk, now); got != c.want {
+			t.Errorf("of %d, disk %d: %d, want %d", c.of, c.disk, got, c.want)
+		}
 	}
 }
 

@@ -2,7 +2,8 @@
 
 // Package differential builds every case of the corpus twice, by appending and
 // by BuildKit, and compares the images: every path's kind, mode, owner, size,
-// content, link and device, what is hard-linked, and the config. It needs root.
+// content, link and device, its time, what is hard-linked, and the config. It
+// needs root.
 package differential
 
 import (
@@ -19,7 +20,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -38,7 +41,8 @@ import (
 	"github.com/strata-build/strata/internal/registry"
 )
 
-// epoch is not 0, so that a time that is left at 0 shows.
+// epoch is the time of what append makes. It is not 0, so that a time that is
+// left at 0 shows, and none that a file of the corpus has.
 const epoch = 1600000000
 
 // bench is an engine beside a registry.
@@ -47,6 +51,7 @@ type bench struct {
 	store  *registry.Embedded
 	client *registry.Client
 	host   string
+	opened time.Time
 }
 
 func newBench(t *testing.T) *bench {
@@ -65,7 +70,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	b := &bench{store: store, host: l.Host(), client: registry.New(registry.Options{Embedded: store})}
+	b := &bench{opened: time.Now(), store: store, host: l.Host(), client: registry.New(registry.Options{Embedded: store})}
 	b.engine, err = buildkit.Open(t.Context(), buildkit.Options{
 		Root: t.TempDir(), Runc: runc(t), DockerConfig: t.TempDir(), NoMirror: true,
 		Registry: func() (string, error) { return l.Host(), nil },
@@ -129,12 +134,17 @@ func (b *bench) push(t *testing.T, name string, base *corpus.Base) {
 	}
 }
 
-// build lets the engine build a case.
-func (b *bench) build(ctx context.Context, c *corpus.Case, base *corpus.Base, images map[string]*corpus.Base, dir string) (build.Result, error) {
+// build lets the engine build a case: with the times that it gives by itself, or
+// with those that an epoch asks for. Its cache goes by contents, so that it would
+// give the former those of another case's files.
+func (b *bench) build(ctx context.Context, c *corpus.Case, base *corpus.Base, images map[string]*corpus.Base, dir string, epoch *int64) (build.Result, error) {
 	j := build.Job{
 		Unit: c.Name, Dockerfile: []byte(c.Dockerfile), Name: "Dockerfile", ContextDir: dir,
-		Platform: "linux/" + runtime.GOARCH, SourceDateEpoch: epoch,
+		Platform: "linux/" + runtime.GOARCH, SourceDateEpoch: epoch, NoCache: epoch == nil,
 		Repository: buildkit.RegistryHost + "/out", Contexts: map[string]string{},
+	}
+	if epoch != nil { // as the user of a build asks for it
+		j.Args = map[string]string{"SOURCE_DATE_EPOCH": strconv.FormatInt(*epoch, 10)}
 	}
 	use := func(name string, i *corpus.Base) {
 		j.Contexts[name] = fmt.Sprintf("docker-image://%s/%s@%s", buildkit.RegistryHost, name, i.Image.Descriptor.Digest)
@@ -182,7 +192,7 @@ func appended(t *testing.T, c *corpus.Case, base *corpus.Base, images map[string
 		return nil, nil, nil, &image.NotExact{Reason: "the Dockerfile has a trunk"}
 	}
 	a, err := image.Append(base.Image, base.Inventory.Small(), tail, image.Options{
-		SourceDateEpoch: epoch, DropOnBuild: trunk.DropOnBuild,
+		Created: epoch, Made: epoch, DropOnBuild: trunk.DropOnBuild,
 		Platform: &ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
 	})
 	if err != nil {
@@ -235,7 +245,7 @@ func TestAppendIsWhatBuildKitMakes(t *testing.T) {
 			for name, i := range images {
 				b.push(t, name, i)
 			}
-			res, buildErr := b.build(t.Context(), &c, base, images, dir)
+			res, buildErr := b.build(t.Context(), &c, base, images, dir, nil)
 			img, tree, blobs, err := appended(t, &c, base, images, dir)
 			if notExact := (*image.NotExact)(nil); c.Fails || c.Inexact {
 				if (buildErr != nil) != c.Fails {
@@ -251,7 +261,15 @@ func TestAppendIsWhatBuildKitMakes(t *testing.T) {
 			}
 			want, wantTree, wantBlobs := b.unpack(t, res)
 			compareTrees(t, wantTree, tree)
+			b.compareTimes(t, wantTree, tree)
 			compareLinks(t, want, img, wantBlobs, blobs)
+			at := int64(epoch)
+			if res, err = b.build(t.Context(), &c, base, images, dir, &at); err != nil {
+				t.Fatal(err)
+			}
+			if want, err = image.Parse(res.Body, res.Config); err != nil {
+				t.Fatal(err)
+			}
 			compareConfigs(t, want, img)
 		})
 	}
@@ -307,6 +325,37 @@ func compareTrees(t *testing.T, want, got *inventory.Inventory) {
 		}
 		t.Errorf("%s\n  BuildKit: %s %s\n  append:   %s %s", d.Path, d.Before.String(), d.Before.Digest(), d.After.String(), d.After.Digest())
 	}
+}
+
+// now says whether a time lies in the test's.
+func (b *bench) now(seconds int64) bool {
+	return seconds >= b.opened.Unix() && seconds <= time.Now().Unix()
+}
+
+// compareTimes compares the times of all files. Where append has that of what it
+// makes, BuildKit has that of the build.
+func (b *bench) compareTimes(t *testing.T, want, got *inventory.Inventory) {
+	t.Helper()
+	for e := range got.All() {
+		if e.Path == "" { // in no layer
+			continue
+		}
+		theirs := want.Lookup(e.Path)
+		if theirs.Kind == inventory.None || theirs.Time == e.Time || e.Time == epoch && b.now(theirs.Time) {
+			continue
+		}
+		t.Errorf("the time of %s %s\n  BuildKit: %s\n  append:   %s", e.Kind, e.Path, b.words(theirs.Time), b.words(e.Time))
+	}
+}
+
+func (b *bench) words(seconds int64) string {
+	switch {
+	case seconds == epoch:
+		return "append's own"
+	case b.now(seconds):
+		return "now"
+	}
+	return fmt.Sprint(seconds)
 }
 
 // compareConfigs compares everything but the layers and which history entry

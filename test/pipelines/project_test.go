@@ -39,7 +39,9 @@ func newProject(t *testing.T, host string) *project {
 	for _, file := range []string{"cpu/Dockerfile.base", "arm64/Dockerfile.base", "cuda/Dockerfile.base"} {
 		p.change("docker/"+file, func(s string) string {
 			s = strings.Replace(s, "FROM debian:bookworm-slim", "FROM "+host+"/debian:bookworm-slim", 1)
-			return runs.ReplaceAllString(s, "RUN echo base > /made-base")
+			// Another content each time, as of packages that have moved: what comes out
+			// the same reaches nobody.
+			return runs.ReplaceAllString(s, "RUN cat /proc/sys/kernel/random/uuid > /made-base")
 		})
 	}
 	for _, file := range []string{"cpu/Dockerfile.ml", "arm64/Dockerfile.ml", "cuda/Dockerfile.ml"} {

@@ -64,6 +64,7 @@ type item struct {
 	xattr        string // name of an attribute with the value "x"
 	major, minor int64
 	count        int
+	inode        bool // of a hard link: its header says what its target's does
 }
 
 type archive struct {

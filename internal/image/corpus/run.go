@@ -34,7 +34,7 @@ func (c *Case) Base(ctx context.Context, arch string) (*Base, error) {
 		img := image.Scratch(ocispec.Platform{OS: "linux", Architecture: arch})
 		return &Base{Image: img, Inventory: inventory.Empty()}, nil
 	}
-	b, err := makeImage(ctx, arch, c.BaseConfig, c.base)
+	b, err := makeImage(ctx, arch, c.BaseConfig, baseTime, c.base)
 	if err != nil {
 		return nil, fmt.Errorf("making the base of %s: %w", c.Name, err)
 	}
@@ -46,14 +46,14 @@ func (c *Case) Images(ctx context.Context, arch string) (map[string]*Base, error
 	out := map[string]*Base{}
 	for name, layers := range c.images {
 		var err error
-		if out[name], err = makeImage(ctx, arch, "{}", layers...); err != nil {
+		if out[name], err = makeImage(ctx, arch, "{}", imageTime, layers...); err != nil {
 			return nil, fmt.Errorf("making the image %s of %s: %w", name, c.Name, err)
 		}
 	}
 	return out, nil
 }
 
-func makeImage(ctx context.Context, arch, config string, layers ...[]item) (*Base, error) {
+func makeImage(ctx context.Context, arch, config string, first int64, layers ...[]item) (*Base, error) {
 	b := &Base{Blobs: map[digest.Digest][]byte{}}
 	add := func(mediaType string, data []byte) ocispec.Descriptor {
 		d := digest.FromBytes(data)
@@ -63,9 +63,9 @@ func makeImage(ctx context.Context, arch, config string, layers ...[]item) (*Bas
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	var ids []digest.Digest
 	var history []map[string]any
-	for _, items := range layers {
+	for n, items := range layers {
 		var plain, packed bytes.Buffer
-		if err := writeTar(&plain, linked(items)); err != nil {
+		if err := writeTar(&plain, linked(items), first+int64(n)*1000000); err != nil {
 			return nil, err
 		}
 		z := gzip.NewWriter(&packed)
@@ -163,7 +163,7 @@ func (c *Case) Tail(ctx context.Context, b *Base, images map[string]*Base, dir s
 	set := origin.NewSet(dir) // a corpus is small: there is never a file to close
 	var out []image.Instruction
 	for _, t := range build.Trunk.Tail {
-		in, err := instruction(ctx, t, tree, set, images)
+		in, err := instruction(ctx, t, tree, dir, set, images)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -172,7 +172,7 @@ func (c *Case) Tail(ctx context.Context, b *Base, images map[string]*Base, dir s
 	return build.Trunk, out, set.Fetch(ctx)
 }
 
-func instruction(ctx context.Context, t dockerfile.TailCommand, tree *source.Tree, set *origin.Set, images map[string]*Base) (image.Instruction, error) {
+func instruction(ctx context.Context, t dockerfile.TailCommand, tree *source.Tree, dir string, set *origin.Set, images map[string]*Base) (image.Instruction, error) {
 	in := image.Instruction{Line: t.Line, Command: t.Command, History: t.History, CmdSet: t.CmdSet, From: t.Copy != nil}
 	for _, c := range t.Chmod {
 		in.Chmod = append(in.Chmod, image.Chmod(c))
@@ -187,7 +187,11 @@ func instruction(ctx context.Context, t dockerfile.TailCommand, tree *source.Tre
 		if err != nil {
 			return in, err
 		}
-		for _, f := range origin.Files(entries) {
+		files := origin.Files(entries)
+		if err := timesIn(dir, files); err != nil {
+			return in, err
+		}
+		for _, f := range files {
 			f.Open = tree.Open
 			in.Files = append(in.Files, f)
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,16 +17,21 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-build/strata/internal/image"
+	"github.com/strata-build/strata/internal/inventory"
 )
 
 // linked gives the lines with mode and owner of hard links as a layer's headers
-// have them: those of the target. Archives in a context leave them out.
+// have them: those of the target, as is the time. Archives in a context have
+// others.
 func linked(items []item) []item {
 	out, inodes := slices.Clone(items), map[string]item{}
 	for i, it := range out {
 		if it.kind == "hard" {
 			first := inodes[it.text]
-			out[i].mode, out[i].uid, out[i].gid = first.mode, first.uid, first.gid
+			out[i].mode, out[i].uid, out[i].gid, out[i].inode = first.mode, first.uid, first.gid, true
 		}
 		inodes[it.path] = out[i]
 	}
@@ -49,13 +55,31 @@ func expand(items []item) []item {
 	return out
 }
 
-func writeTar(w io.Writer, items []item) error {
+// Times are all different, and tell where a file comes from.
+const (
+	baseTime    = 1500000000 // and a minute for each file, as all of them
+	imageTime   = 1450000000
+	archiveTime = 1300000000
+	contextTime = 1400000000
+)
+
+// writeTar writes a layer or an archive. Every third time has a part of a
+// second.
+func writeTar(w io.Writer, items []item, first int64) error {
 	tw := tar.NewWriter(w)
-	for _, it := range expand(items) {
+	times := map[string]time.Time{}
+	for i, it := range expand(items) {
 		hdr := &tar.Header{
 			Name: strings.TrimPrefix(it.path, "/"), Mode: int64(it.mode), Uid: it.uid, Gid: it.gid,
-			ModTime: time.Unix(1500000000, 0),
+			ModTime: time.Unix(first+60*int64(i), 0),
 		}
+		if i%3 == 2 {
+			hdr.ModTime, hdr.Format = hdr.ModTime.Add(987654321), tar.FormatPAX
+		}
+		if at, ok := times[it.text]; it.kind == "hard" && it.inode && ok {
+			hdr.ModTime, hdr.Format = at, tar.FormatPAX
+		}
+		times[it.path] = hdr.ModTime
 		switch it.kind {
 		case "dir":
 			hdr.Typeflag, hdr.Name = tar.TypeDir, hdr.Name+"/"
@@ -92,8 +116,9 @@ func writeTar(w io.Writer, items []item) error {
 	return tw.Close()
 }
 
-// WriteContext writes the build context and the Dockerfile into a folder. It
-// needs root, for owners and device nodes.
+// WriteContext writes the build context and the Dockerfile into a folder. Every
+// file, link and folder has a time of its own. It needs root, for owners and
+// device nodes.
 func (c *Case) WriteContext(dir string) error {
 	old := syscall.Umask(0)
 	defer syscall.Umask(old)
@@ -111,7 +136,52 @@ func (c *Case) WriteContext(dir string) error {
 			return fmt.Errorf("writing the context of %s: %w", c.Name, err)
 		}
 	}
-	return os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(c.Dockerfile), 0o644)
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(c.Dockerfile), 0o644); err != nil {
+		return err
+	}
+	next := int64(contextTime)
+	return filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		next += 60
+		t := unix.Timespec{Sec: next, Nsec: 987654321}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW)
+	})
+}
+
+// timesIn fills in the times of files of the context in dir.
+func timesIn(dir string, files []image.File) error {
+	for i := range files {
+		at := files[i].Path
+		if files[i].Kind != inventory.Symlink {
+			var err error
+			if at, err = inventory.Resolve(at, func(p string) (inventory.Kind, string, error) { return onDisk(dir, p) }); err != nil {
+				return fmt.Errorf("following %q: %w", files[i].Path, err)
+			}
+		}
+		fi, err := os.Lstat(filepath.Join(dir, at))
+		if err != nil {
+			return err
+		}
+		files[i].Time = fi.ModTime().Unix()
+	}
+	return nil
+}
+
+func onDisk(dir, p string) (inventory.Kind, string, error) {
+	p = filepath.Join(dir, p)
+	fi, err := os.Lstat(p)
+	switch {
+	case err != nil:
+		return inventory.None, "", nil
+	case fi.Mode()&fs.ModeSymlink != 0:
+		target, err := os.Readlink(p)
+		return inventory.Symlink, target, err
+	case fi.IsDir():
+		return inventory.Dir, "", nil
+	}
+	return inventory.File, "", nil
 }
 
 func (it item) write(dir string) error {
@@ -161,7 +231,7 @@ func (a archive) bytes() ([]byte, error) {
 		}
 		w = z
 	}
-	if err := writeTar(w, a.items); err != nil {
+	if err := writeTar(w, a.items, archiveTime); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {

@@ -1,0 +1,218 @@
+package strata
+
+import (
+	"context"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/strata-build/strata/internal/dockerfile"
+	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/image"
+	"github.com/strata-build/strata/internal/inventory"
+	"github.com/strata-build/strata/internal/source"
+	"github.com/strata-build/strata/internal/times"
+)
+
+// The published times of a tail's files follow the rule of package times; there
+// is no engine here whose times would have to be told apart.
+
+// tailTimes is what the times of one tail follow from.
+type tailTimes struct {
+	last     *inventory.Inventory // of the last tail's files; nil without one
+	contexts map[string]contextTimes
+	made     int64            // of what the tail makes itself, at least
+	below    int64            // the newest time in the image that the tail is put on
+	now      int64            // when the run began
+	latest   *int64           // the user's SOURCE_DATE_EPOCH
+	newest   map[string]int64 // by folder: of what is in it
+}
+
+// on says on which image the tail is put: what it makes is newer than all of that.
+func (t *tailTimes) on(inv *inventory.Inventory) {
+	if t.below = inv.Newest(t.now); t.below > 0 {
+		t.made = max(t.made, t.below+1)
+	}
+}
+
+// lastTail gives the files of a unit's last tail; nil when they are not known. It
+// is fetched once in a pass.
+func (p *Pass) lastTail(ctx context.Context, u *graph.Unit) *inventory.Inventory {
+	last := p.lastImage(u)
+	if last == nil {
+		return nil
+	}
+	d, ok := attachment(last.manifest.Annotations, annotationTailFiles)
+	if !ok {
+		d, ok = attachment(last.manifest.Annotations, annotationFull) // an engine has built the whole
+	}
+	if !ok {
+		return nil
+	}
+	inv, err := p.known.inventory(d.Digest, true, func() (*inventory.Inventory, error) {
+		if inv := decodeInventory(ctx, p.Config.Client, last.ref, d); inv != nil {
+			return inv, nil
+		}
+		return nil, inventory.ErrDamaged
+	})
+	if err != nil {
+		return nil // as if there had been no image before
+	}
+	return inv
+}
+
+// tailTimes gathers what the times of a unit's tail follow from, once in a pass.
+func (p *Pass) tailTimes(ctx context.Context, u *graph.Unit) (*tailTimes, error) {
+	defer p.known.lock("tail times "+u.ID, "")()
+	p.known.mu.Lock()
+	gathered := p.known.tails[u.ID]
+	p.known.mu.Unlock()
+	if gathered == nil {
+		var err error
+		if gathered, err = p.gatherTailTimes(ctx, u); err != nil {
+			return nil, err
+		}
+		p.known.mu.Lock()
+		p.known.tails[u.ID] = gathered
+		p.known.mu.Unlock()
+	}
+	t := *gathered
+	t.newest = map[string]int64{}
+	return &t, nil
+}
+
+func (p *Pass) gatherTailTimes(ctx context.Context, u *graph.Unit) (*tailTimes, error) {
+	t := &tailTimes{last: p.lastTail(ctx, u), contexts: map[string]contextTimes{}, now: time.Now().Unix(), made: times.Oldest}
+	if seconds, ok := p.sourceDateEpoch(u); ok {
+		t.latest = &seconds
+	}
+	byContext := map[string][]source.Entry{}
+	for i, in := range u.Build.Inputs {
+		if in.Tail {
+			byContext[in.Context] = append(byContext[in.Context], p.inputs[u.ID].Files[i]...)
+		}
+	}
+	for name, entries := range byContext {
+		// Where there was an image before, git is not asked, which takes as long as all
+		// the rest: what is as it was keeps its time, and what is not was changed by
+		// the commit at hand or one since.
+		c, err := p.contextTimes(ctx, u, name, entries, t.last == nil)
+		if err != nil {
+			return nil, err
+		}
+		t.contexts[name] = c
+	}
+	var err error
+	if slices.ContainsFunc(u.Build.Trunk.Tail, dockerfile.TailCommand.HasText) {
+		t.made, err = p.dockerfileTime(ctx, u)
+	}
+	return t, err
+}
+
+// dockerfileTime is the time of what a tail makes itself: that of the text which
+// says so.
+func (p *Pass) dockerfileTime(ctx context.Context, u *graph.Unit) (int64, error) {
+	if u.Inline != nil || p.Config.Files != nil {
+		return times.Oldest, nil
+	}
+	file := p.path(u.Dockerfile)
+	info, err := os.Stat(file)
+	if err != nil {
+		return times.Oldest, nil // it has been read; whoever took it away changed no image
+	}
+	f := times.ContextFile{Path: filepath.Base(file), Disk: info.ModTime().UnixNano(), Digest: digest.FromBytes(p.sources[u.Dockerfile])}
+	commits, err := p.touched(ctx, filepath.Dir(file), []string{f.Path})
+	if cause := context.Cause(ctx); cause != nil {
+		return 0, cause
+	}
+	if err == nil {
+		f.Commit = commitTime(commits, f.Path)
+	}
+	return p.publishedTime(f), nil
+}
+
+// dates gives the hook for an append.
+func (t *tailTimes) date(d image.Dated) int64 {
+	at := t.of(d)
+	if d.Kind != inventory.Dir {
+		for dir := path.Dir(d.Path); t.newest[dir] < at; dir = path.Dir(dir) {
+			t.newest[dir] = at
+			if dir == "." {
+				break
+			}
+		}
+	}
+	return at
+}
+
+func (t *tailTimes) of(d image.Dated) int64 {
+	its := d.Modified == 0 && !d.Made // of an archive, or of an image
+	if d.Made && d.Kind != inventory.Dir {
+		if all := t.newest["."]; all >= d.Time {
+			d.Time = all + 1
+		}
+	}
+	switch {
+	case t.latest != nil && d.Made:
+		return *t.latest
+	case t.latest != nil:
+		return min(d.Time, *t.latest)
+	case its:
+		return d.Time
+	case d.Kind == inventory.Dir && t.newest[d.Path] > 0:
+		return t.newest[d.Path]
+	}
+	before := inventory.Entry{}
+	if t.last != nil {
+		before = t.last.Lookup(d.Path)
+	}
+	switch {
+	case before.Kind != d.Kind:
+		return d.Time
+	case d.Kind == inventory.Dir, d.Kind == inventory.File && before.Digest() == d.Digest,
+		d.Kind == inventory.Symlink && before.Link == d.Link:
+		if d.Made && d.Kind != inventory.Dir && before.Time < d.Time {
+			return d.Time // what it stands on has become newer
+		}
+		return max(before.Time, times.Oldest)
+	}
+	// An edit since all that is below was made, if that is still the same.
+	return times.Since(max(before.Time, t.below), d.Time, d.Modified, t.now)
+}
+
+// table says which engine's times the published ones of a tail stand for: those
+// on disk, and for what the tail has made itself, now.
+func tailTable(done *image.Appended, now time.Time) *times.Table {
+	t := &times.Table{}
+	dates := done.Dates()
+	var files []times.ContextFile
+	var published []int64
+	for _, d := range dates {
+		if d.Kind != inventory.Dir {
+			t.Newest = max(t.Newest, d.Time)
+		}
+		if d.Modified != 0 {
+			files = append(files, times.ContextFile{Path: d.Path, Disk: d.Modified, Digest: d.Digest})
+			published = append(published, d.Time)
+		}
+	}
+	stamps := times.Stamps(files, func(i int) int64 { return published[i] })
+	at := map[string]int64{}
+	for i, f := range files {
+		at[f.Path] = stamps[i]
+	}
+	for _, d := range dates { // sorted by path
+		real, ok := at[d.Path]
+		if d.Made {
+			real, ok = now.UnixNano(), true
+		}
+		if ok {
+			t.Paths = append(t.Paths, times.Dated{Path: d.Path, Real: real, Published: d.Time})
+		}
+	}
+	return t
+}
