@@ -184,7 +184,7 @@ func (p *Pass) stamps(ctx context.Context, u *graph.Unit) (times.Stamped, error)
 		byContext[in.Context] = append(byContext[in.Context], p.inputs[u.ID].Files[i]...)
 	}
 	for name, entries := range byContext {
-		c, err := p.contextTimes(ctx, u, name, entries, true)
+		c, err := p.contextTimes(ctx, u, name, entries, p.answers.lastImages[u.ID] == nil)
 		if err != nil {
 			return out, err
 		}

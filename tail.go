@@ -56,6 +56,11 @@ func (r *runner) appendTail(ctx context.Context, u *graph.Unit, trunk *picture, 
 	if err != nil {
 		return nil, err
 	}
+	if dates.twice && !inv.Full() {
+		if inv, err = r.pass.inventoryOf(ctx, u, trunk, true); err != nil {
+			return nil, fmt.Errorf("reading what %s stands on: %w", u.ID, err)
+		}
+	}
 	dates.on(inv)
 	o := r.appendOptions(u, trunk)
 	o.Made, o.Published = dates.made, dates.date

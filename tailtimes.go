@@ -25,24 +25,32 @@ import (
 type tailTimes struct {
 	last     *inventory.Inventory // of the last tail's files; nil without one
 	contexts map[string]contextTimes
-	made     int64            // of what the tail makes itself, at least
-	below    int64            // the newest time in the image that the tail is put on
-	now      int64            // when the run began
-	latest   *int64           // the user's SOURCE_DATE_EPOCH
-	newest   map[string]int64 // by folder: of what is in it
+	made     int64 // of what the tail makes itself, at least
+	// twice says that the tail copies a file once more that the trunk has copied, and
+	// that its time is not known from the last tail: then base, the full inventory
+	// of the trunk, tells it.
+	twice  bool
+	base   *inventory.Inventory
+	now    int64            // when the run began
+	latest *int64           // the user's SOURCE_DATE_EPOCH
+	newest map[string]int64 // by folder: of what is in it
 }
 
 // on says on which image the tail is put: what it makes is newer than all of that.
 func (t *tailTimes) on(inv *inventory.Inventory) {
-	if t.below = inv.Newest(t.now); t.below > 0 {
-		t.made = max(t.made, t.below+1)
+	if below := inv.Newest(t.now); below > 0 {
+		t.made = max(t.made, below+1)
+	}
+	if inv.Full() {
+		t.base = inv
 	}
 }
 
 // lastTail gives the files of a unit's last tail; nil when they are not known. It
-// is fetched once in a pass.
+// is fetched once in a pass. An image of which a blob is gone has had its times all
+// the same.
 func (p *Pass) lastTail(ctx context.Context, u *graph.Unit) *inventory.Inventory {
-	last := p.lastImage(u)
+	last := p.answers.lastImages[u.ID]
 	if last == nil {
 		return nil
 	}
@@ -91,16 +99,29 @@ func (p *Pass) gatherTailTimes(ctx context.Context, u *graph.Unit) (*tailTimes, 
 		t.latest = &seconds
 	}
 	byContext := map[string][]source.Entry{}
+	copied := map[[2]string]digest.Digest{} // by the trunk
 	for i, in := range u.Build.Inputs {
 		if in.Tail {
 			byContext[in.Context] = append(byContext[in.Context], p.inputs[u.ID].Files[i]...)
+			continue
+		}
+		for _, e := range p.inputs[u.ID].Files[i] {
+			copied[[2]string{in.Context, realPath(e)}] = e.Digest
+		}
+	}
+	known := digests(t.last)
+	for name, entries := range byContext {
+		for _, e := range entries {
+			if d, ok := copied[[2]string{name, realPath(e)}]; ok && d != "" && d == e.Digest && !known[d] {
+				t.twice = true
+			}
 		}
 	}
 	for name, entries := range byContext {
 		// Where there was an image before, git is not asked, which takes as long as all
 		// the rest: what is as it was keeps its time, and what is not was changed by
 		// the commit at hand or one since.
-		c, err := p.contextTimes(ctx, u, name, entries, t.last == nil)
+		c, err := p.contextTimes(ctx, u, name, entries, p.answers.lastImages[u.ID] == nil)
 		if err != nil {
 			return nil, err
 		}
@@ -111,6 +132,20 @@ func (p *Pass) gatherTailTimes(ctx context.Context, u *graph.Unit) (*tailTimes, 
 		t.made, err = p.dockerfileTime(ctx, u)
 	}
 	return t, err
+}
+
+// digests are those of an inventory's files.
+func digests(inv *inventory.Inventory) map[digest.Digest]bool {
+	out := map[digest.Digest]bool{}
+	if inv == nil {
+		return out
+	}
+	for e := range inv.All() {
+		if e.Kind == inventory.File {
+			out[e.Digest()] = true
+		}
+	}
+	return out
 }
 
 // dockerfileTime is the time of what a tail makes itself: that of the text which
@@ -166,11 +201,19 @@ func (t *tailTimes) of(d image.Dated) int64 {
 	case d.Kind == inventory.Dir && t.newest[d.Path] > 0:
 		return t.newest[d.Path]
 	}
+	if t.base != nil && d.Kind == inventory.File {
+		if e := t.base.Lookup(d.Path); e.Kind == d.Kind && e.Digest() == d.Digest {
+			return e.Time // the same file: what was compiled from it stays valid
+		}
+	}
 	before := inventory.Entry{}
 	if t.last != nil {
 		before = t.last.Lookup(d.Path)
 	}
 	switch {
+	case before.Kind != d.Kind && t.last != nil && d.Kind != inventory.Dir:
+		// It may have been there in an earlier image than the last.
+		return times.Since(0, d.Time, d.Modified, t.now)
 	case before.Kind != d.Kind:
 		return d.Time
 	case d.Kind == inventory.Dir, d.Kind == inventory.File && before.Digest() == d.Digest,
@@ -180,8 +223,7 @@ func (t *tailTimes) of(d image.Dated) int64 {
 		}
 		return max(before.Time, times.Oldest)
 	}
-	// An edit since all that is below was made, if that is still the same.
-	return times.Since(max(before.Time, t.below), d.Time, d.Modified, t.now)
+	return times.Since(before.Time, d.Time, d.Modified, t.now)
 }
 
 // table says which engine's times the published ones of a tail stand for: those

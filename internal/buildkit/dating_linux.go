@@ -180,6 +180,29 @@ func (s *snapshot) stat(p string) (size, ns int64, ok bool) {
 	return info.Size(), info.ModTime().UnixNano(), true
 }
 
+// maxLinks is how many links are followed one after the other.
+const maxLinks = 40
+
+// follow gives the path that a path leads to; the folders in it are taken as they
+// are.
+func (s *snapshot) follow(p string) string {
+	for range maxLinks {
+		r, info, err := s.find(p)
+		if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+			break
+		}
+		target, err := r.Readlink(p)
+		if err != nil {
+			break
+		}
+		if !path.IsAbs(target) {
+			target = path.Join("/", path.Dir(p), target)
+		}
+		p = path.Clean(target)[1:]
+	}
+	return p
+}
+
 var errNoFile = errors.New("it is no regular file")
 
 func (s *snapshot) open(p string) (*os.File, error) {
@@ -232,7 +255,7 @@ func (d *dating) date(mounts []mount.Mount) (*times.Dates, error) {
 		return nil, fmt.Errorf("listing a layer: %w", err)
 	}
 	l := d.layer(entries)
-	l.Digest, l.Read, l.Stat = s.digest, s.read, s.stat
+	l.Digest, l.Read, l.Stat, l.Follow = s.digest, s.read, s.stat, s.follow
 	return l.Date()
 }
 

@@ -60,13 +60,10 @@ const (
 // Since gives the time in seconds under which a file is published whose content
 // has changed since something was made or published, the newest of which is dated
 // before: at least a second later, so that nobody takes it for older, or for what
-// was at its place. Of is what [Of] gave; where that follows from the content, the
-// time on disk, in ns, tells this change from another one.
+// was at its place. Of is what [Of] gave; the time on disk, in ns, tells this change
+// from others that were there in between.
 func Since(before, of, disk, now int64) int64 {
-	if of <= Oldest+contentSpan {
-		of = min(floor(disk, second), now) - lag
-	}
-	return max(before+1, of)
+	return max(before+1, of, min(floor(disk, second), now)-lag)
 }
 
 const (

@@ -55,8 +55,8 @@ func TestOf(t *testing.T) {
 func TestSinceIsLaterThanBefore(t *testing.T) {
 	const before, now = 1_500_000_000, 2_000_000_000
 	for _, c := range []struct{ of, disk, want int64 }{
-		{before + 10, (before + 99) * 1e9, before + 10},
-		{before, (before + 99) * 1e9, before + 1},
+		{before + 100, (before + 99) * 1e9, before + 100},
+		{before, (before + 99) * 1e9, before + 99 - lag},
 		{before - 5, (before - 9) * 1e9, before + 1},
 		{Oldest, 0, before + 1},
 		{Oldest + 77, (before + 1000) * 1e9, before + 1000 - lag},

@@ -42,8 +42,11 @@ type Layer struct {
 	Digest func(path string) (digest.Digest, error)
 	// Read gives the content of a small file of the layer, or of a layer below.
 	Read func(path string) ([]byte, error)
-	// Stat gives size and time of a file in this layer or below it.
+	// Stat gives size and time of a file or folder in this layer or below it; links
+	// are not followed.
 	Stat func(path string) (size, ns int64, ok bool)
+	// Follow gives the path that a path leads to, links followed. Nil leaves it.
+	Follow func(path string) string
 	// Latest is the user's SOURCE_DATE_EPOCH in seconds: what is newer takes it,
 	// and so what the instruction made. Nil without one.
 	Latest *int64
@@ -54,8 +57,8 @@ type class byte
 
 const (
 	own      class = iota // from an archive or a package, or set by a program
-	given                 // a file of the build context, or a copy that keeps its time
-	lower                 // a file of a lower layer that was moved, or whose mode or owner was changed
+	given                 // a file of the build context, or of a lower layer, or a copy that keeps its time
+	lower                 // a file of a lower layer whose mode or owner was changed
 	made                  // made by the instruction
 	packaged              // made by the instruction, of a package whose archive had it
 	compiled              // Python that was compiled when its package was installed: it goes with its source
@@ -98,27 +101,29 @@ func (l Layer) Date() (*Dates, error) {
 // dating is one layer at work.
 type dating struct {
 	Layer
-	index map[string]int // of entries, by path
-	class []class
-	at    []int64
-	paths map[string]Dated // of lower layers, the topmost
-	times Known            // of what lower layers and the context have, by the engine's time
-	// coarse are the same by times as programs leave them that copy no more than
-	// microseconds (utimes) or seconds (tar, cp of busybox).
-	coarse map[int64][]Dated
-	time   int64 // of what the instruction made
+	index   map[string]int // of entries, by path
+	class   []class
+	at      []int64
+	paths   map[string]Dated // of lower layers, the topmost
+	records map[string]Record
+	// times is what lower layers and the context have, by the engine's time, and by
+	// times as programs leave them that copy no more than microseconds (utimes) or
+	// seconds (tar, cp of busybox).
+	times map[int64][]Dated
+	time  int64 // of what the instruction made
 	// same says of a file whether the last image has it with the same content.
 	same map[string]bool
 }
 
 // below gathers what is known of the times that the instruction found.
 func (w *dating) below() {
-	w.paths, w.times, w.coarse = map[string]Dated{}, Known{}, map[int64][]Dated{}
+	w.paths, w.records, w.times = map[string]Dated{}, map[string]Record{}, map[int64][]Dated{}
 	add := func(d Dated) {
-		w.times[d.Real] = max(w.times[d.Real], d.Published)
+		w.times[d.Real] = append(w.times[d.Real], d)
 		for _, grain := range []int64{1000, second} {
-			at := floor(d.Real, grain) * grain
-			w.coarse[at] = append(w.coarse[at], d)
+			if at := floor(d.Real, grain) * grain; at != d.Real {
+				w.times[at] = append(w.times[at], d)
+			}
 		}
 	}
 	for _, t := range w.Lower {
@@ -126,36 +131,44 @@ func (w *dating) below() {
 			w.paths[d.Path] = d
 			add(d)
 		}
+		for _, r := range t.Records {
+			w.records[r.Path] = r
+		}
 	}
 	for real, published := range w.Context {
-		if _, ok := w.times[real]; !ok {
-			add(Dated{Real: real, Published: published})
-		}
+		add(Dated{Real: real, Published: published})
 	}
 }
 
 // found gives the published time for one that an entry has from something that
-// the instruction found.
+// the instruction found: of several, and of what else may have been made in the
+// same tick of the clock, that with the same content; of those the oldest, since a
+// copy that was made a moment later need not be of the same second next time.
 func (w *dating) found(e Entry) (int64, bool) {
-	if t, ok := w.times[e.Modified]; ok || e.Modified%1000 != 0 {
-		return t, ok
-	}
-	// Of several that are of the same second, the one with the same content; of
-	// those the oldest, since a copy that was made a moment later need not be of
-	// that second next time.
 	newest, same := int64(0), int64(0)
-	for _, d := range w.coarse[e.Modified] {
+	for _, d := range w.times[e.Modified] {
 		newest = max(newest, d.Published)
 		if (same == 0 || d.Published < same) && w.alike(e, d.Path) {
 			same = d.Published
 		}
 	}
+	if same == 0 && w.Made(e.Modified) {
+		return 0, false
+	}
 	return cmp.Or(same, newest), newest > 0
 }
 
-// alike says whether an entry has the content of a file below it.
+// alike says whether an entry has the content of a file below it, or may be that
+// file itself, which is not at its old place any more.
 func (w *dating) alike(e Entry, p string) bool {
-	if size, _, ok := w.Stat(p); !ok || size != e.Size || e.Kind != inventory.File {
+	if p == "" {
+		return false
+	}
+	size, _, there := w.Stat(p)
+	if !there {
+		return true
+	}
+	if size != e.Size || e.Kind != inventory.File {
 		return false
 	}
 	a, err := w.Digest(e.Path)
@@ -197,12 +210,11 @@ func (w *dating) known(e Entry) bool {
 		return true
 	}
 	t, ok := w.Context[e.Modified]
+	if !ok {
+		t, ok = w.found(e)
+	}
 	if ok {
 		w.class[i], w.at[i] = given, t
-		return true
-	}
-	if t, ok = w.found(e); ok {
-		w.class[i], w.at[i] = lower, t
 	}
 	return ok
 }
@@ -308,10 +320,14 @@ func (w *dating) since(e Entry, t int64) int64 {
 	if e.Kind == inventory.Dir {
 		return t
 	}
-	if b, ok := w.before(e); ok && w.same[e.Path] {
+	b, ok := w.before(e)
+	switch {
+	case ok && w.same[e.Path]:
 		return b.Time
-	} else if ok { // an edit since all below was made, if that is still the same
-		t = Since(max(b.Time, w.Below), t, e.Modified, w.Now)
+	case ok:
+		t = Since(b.Time, t, e.Modified, w.Now)
+	case w.Last != nil: // it may have been there in an earlier image than the last
+		t = Since(0, t, e.Modified, w.Now)
 	}
 	if d, ok := w.paths[e.Path]; ok && d.Published == t {
 		t = Since(d.Published, t, e.Modified, w.Now)
@@ -350,14 +366,20 @@ func (w *dating) madeTime(inside int64) int64 {
 // packaged gives the time of a package's file, which is the same on every day
 // and every base, as long as the file is.
 func (w *dating) packaged(e Entry) int64 {
+	t := int64(Oldest)
 	b, ok := w.before(e)
 	switch {
 	case !ok || e.Kind == inventory.Dir || b.Time < Oldest:
-		return Oldest
 	case w.same[e.Path]:
-		return b.Time
+		t = b.Time
+	default:
+		t = max(w.time, b.Time+1)
 	}
-	return max(w.time, b.Time+1)
+	// What replaces a file of an earlier installation must not pass for it.
+	if d, ok := w.paths[e.Path]; ok && e.Kind != inventory.Dir && t <= d.Published {
+		t = max(w.time, d.Published+1)
+	}
+	return t
 }
 
 // source gives the published time of a file in this layer or below it.

@@ -3,6 +3,7 @@ package times
 import (
 	"encoding/binary"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 
@@ -276,7 +277,57 @@ func TestAnUnchangedFileIsNotOlderThanItsChangedSource(t *testing.T) {
 	n.bring("main.c", "v1 // and a comment", changed)
 	n.next()
 	n.make("main.o", "object")
-	n.want(n.next(), map[string]int64{"main.o": deb + 5001})
+	n.want(n.next(), map[string]int64{"main.o": floor(changed, second) - lag + 1})
+}
+
+// Files of one tick of the clock have one time; only a copy has the content, too.
+func TestATimeAloneIsNoCopy(t *testing.T) {
+	l := newLayers(t)
+	l.make("etc/passwd", "someone")
+	l.next()
+	tick := l.all["etc/passwd"].Modified
+	l.make("a", "something below")
+	second := l.next()
+	l.bring("o/made", "in the same tick", tick)
+	l.bring("o/copy", "someone", tick)
+	d := l.next()
+	l.want(d, map[string]int64{"o/made": second.Time + 1, "o/copy": Oldest})
+}
+
+func TestAPackageOverAnEarlierOneDoesNotPassForIt(t *testing.T) {
+	site := "usr/lib/python3/dist-packages/"
+	l := newLayers(t)
+	for _, content := range []string{"x = 1", "x = 2"} {
+		l.make(site+"p/__init__.py", content)
+		l.make(site+"p-1.dist-info/RECORD", "p/__init__.py,,\n")
+		l.next()
+	}
+	if one, two := l.lower[0].Paths[1].Published, l.lower[1].Paths[1].Published; one != Oldest || two <= one {
+		t.Errorf("of %d, then of %d", one, two)
+	}
+}
+
+// A copy that keeps its time is one of the context's files, and moves with its
+// content from release to release.
+func TestACopyOfAnotherFileIsNewerThanTheOneBefore(t *testing.T) {
+	stamp := (built-500)*second + 1
+	l := newLayers(t)
+	l.context[stamp] = deb
+	l.bring("src/a.html", "<a>", stamp)
+	l.bring("src/b.html", "<b>", stamp)
+	l.next()
+	l.bring("srv/page.html", "<a>", stamp)
+	first := l.next()
+	at, _ := first.Of("srv/page.html")
+	n := l.again(published(t, map[string]int64{"srv/page.html": at}, l.contents))
+	n.context = l.context
+	n.bring("src/a.html", "<a>", stamp)
+	n.bring("src/b.html", "<b>", stamp)
+	n.next()
+	n.bring("srv/page.html", "<b>", stamp)
+	if now, _ := n.next().Of("srv/page.html"); now <= at {
+		t.Errorf("of %d, then of %d", at, now)
+	}
 }
 
 func TestTheUsersEpochIsTheLatest(t *testing.T) {
@@ -331,6 +382,21 @@ func TestCompiledPythonFollowsItsSource(t *testing.T) {
 	d = l.next()
 	if len(d.Table.Records) != 1 || d.Table.Records[0].Published != deb {
 		t.Errorf("records: %+v", d.Table.Records)
+	}
+}
+
+func TestNamesOfCompiledPython(t *testing.T) {
+	for name, want := range map[string][]string{
+		"a/__pycache__/m.cpython-311.pyc":             {"a/m.py"},
+		"a/__pycache__/m.cpython-311.opt-2.pyc":       {"a/m.py"},
+		"a/__pycache__/gunicorn.conf.cpython-311.pyc": {"a/gunicorn.conf.py"},
+		"a/m.pyc":                         {"a/m.py"},
+		"pyc/opt/app/m.cpython-311.pyc":   {"pyc/opt/app/m.cpython-311.py", "opt/app/m.py", "app/m.py", "m.py"},
+		"__pycache__/top.cpython-311.pyc": {"top.py"},
+	} {
+		if got := sources(name, sourceOf(name)); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ func owned(entries []Entry, made func(path string) bool, read func(string) ([]by
 		}
 	}
 	return func(p string) bool {
-		if files[p] || dir(p) == "var/lib/dpkg/info" || path.Base(p) == ".package-lock.json" && path.Base(dir(p)) == "node_modules" {
+		if files[p] || dir(p) == "var/lib/dpkg/info" || ofNpm(p) {
 			return true
 		}
 		for at := p; at != ""; at = dir(at) {
@@ -44,6 +44,13 @@ func owned(entries []Entry, made func(path string) bool, read func(string) ([]by
 		}
 		return false
 	}
+}
+
+// ofNpm says whether a path is npm's own among its packages: a folder of them, or
+// the lockfile in it, which counts for npm as long as none of these is newer.
+func ofNpm(p string) bool {
+	name, in := path.Base(p), path.Base(dir(p)) == "node_modules"
+	return name == "node_modules" || in && (name == ".package-lock.json" || strings.HasPrefix(name, "@"))
 }
 
 // isNodeModule says whether a folder is a package in node_modules: NAME, or

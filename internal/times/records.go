@@ -57,15 +57,43 @@ func Holds(p string) bool {
 // isCompiled says whether a path is that of compiled Python.
 func isCompiled(p string) bool { return strings.HasSuffix(p, ".pyc") }
 
-// sourceOf names the source of compiled Python: __pycache__/NAME.TAG.pyc is made
-// of NAME.py in the folder above, NAME.pyc of NAME.py beside it.
+// sourceOf names the source of compiled Python: __pycache__/NAME.TAG.pyc, or
+// NAME.TAG.opt-N.pyc, is made of NAME.py in the folder above, NAME.pyc of NAME.py
+// beside it.
 func sourceOf(pyc string) string {
-	at, name := dir(pyc), path.Base(pyc)
+	at := dir(pyc)
 	if path.Base(at) != "__pycache__" {
 		return strings.TrimSuffix(pyc, "c")
 	}
-	name, _, _ = strings.Cut(name, ".")
-	return path.Join(dir(at), name+".py")
+	return path.Join(dir(at), untagged(path.Base(pyc))+".py")
+}
+
+// untagged gives NAME of NAME.TAG.pyc or NAME.TAG.opt-N.pyc; NAME may have dots.
+func untagged(name string) string {
+	name = strings.TrimSuffix(name, ".pyc")
+	for {
+		i := strings.LastIndexByte(name, '.')
+		if i < 0 {
+			return name
+		}
+		optimised := strings.HasPrefix(name[i+1:], "opt-")
+		if name = name[:i]; !optimised {
+			return name
+		}
+	}
+}
+
+// sources are the files that compiled Python may be of: below a folder that
+// PYTHONPYCACHEPREFIX names, the path of the source is repeated.
+func sources(pyc, usual string) []string {
+	out := []string{usual}
+	if name := path.Base(pyc); path.Base(dir(pyc)) != "__pycache__" && strings.Count(name, ".") > 1 {
+		for at := dir(pyc); at != ""; {
+			_, at, _ = strings.Cut(at, "/")
+			out = append(out, path.Join(at, untagged(name)+".py"))
+		}
+	}
+	return out
 }
 
 // compiledTime reads the header of compiled Python. Its first two bytes are the
@@ -130,15 +158,27 @@ func (w *dating) record(e Entry) (Record, bool) {
 	if !ok {
 		return Record{}, false
 	}
-	size, ns, ok := w.Stat(f.of)
-	if !ok || uint32(floor(ns, second)) != uint32(floor(f.recorded, second)) || f.length >= 0 && uint32(size) != uint32(f.length) {
-		return Record{}, false // it was not right before either
+	of := []string{f.of}
+	if isCompiled(e.Path) {
+		of = sources(e.Path, f.of)
 	}
-	published := w.source(f.of)
-	if uint32(published) == uint32(floor(f.recorded, second)) && f.nanos == 0 {
-		return Record{}, false
+	for _, p := range of {
+		if w.Follow != nil {
+			p = w.Follow(p)
+		}
+		size, ns, ok := w.Stat(p)
+		if !ok || uint32(floor(ns, second)) != uint32(floor(f.recorded, second)) || f.length >= 0 && uint32(size) != uint32(f.length) {
+			continue // it was not right before either
+		}
+		published := w.source(p)
+		if uint32(published) == uint32(floor(f.recorded, second)) && f.nanos == 0 {
+			return Record{}, false
+		}
+		return Record{Path: e.Path, Real: f.recorded, Published: published}, true
 	}
-	return Record{Path: e.Path, Real: f.recorded, Published: published}, true
+	// One whose source has gone since is as it was published below.
+	r, ok := w.records[e.Path]
+	return r, ok && r.Real == f.recorded
 }
 
 // Rewrite writes another time into the content of a file that holds one: the

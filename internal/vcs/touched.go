@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -321,6 +322,7 @@ func (s *search) history(ctx context.Context, specs []string) error {
 	cmd := s.r.command(ctx, append(args, specs...)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
+	cmd.WaitDelay = time.Second
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return fmt.Errorf("running git log: %w", err)
@@ -336,6 +338,9 @@ func (s *search) history(ctx context.Context, specs []string) error {
 	if readErr != nil {
 		s.enough()
 	}
+	// Where git is a script around the program, ending the script leaves that one
+	// at work: nobody reads on, and nobody waits for it.
+	out.Close()
 	if err := cmd.Wait(); err != nil && readErr == nil {
 		return s.r.failure(ctx, args[0], stderr.String(), err)
 	}

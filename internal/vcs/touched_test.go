@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -462,5 +463,35 @@ func TestLastTouchedOverRandomHistories(t *testing.T) {
 	}
 	if merges < 40 {
 		t.Errorf("only %d merges", merges)
+	}
+}
+
+// A git that is a script around the program is ended without waiting for what it
+// has started.
+func TestAScriptAroundGitIsNotWaitedFor(t *testing.T) {
+	clean(t)
+	dir := newRepo(t)
+	for i := range 60 {
+		if err := os.WriteFile(filepath.Join(dir, "f"), []byte(strings.Repeat(fmt.Sprint(i, " "), 10)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		run(t, dir, "add", "f")
+		run(t, dir, "commit", "-q", "-m", strings.Repeat("many words ", 400))
+	}
+	git, err := exec.LookPath("git")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	script := "#!/bin/sh\n" + git + " \"$@\"; r=$?; case \"$*\" in *' log '*) yes '' | head -c 4000000 ;; esac; exit $r\n"
+	if err := os.WriteFile(filepath.Join(bin, "git"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	got, err := LastTouched(ctx, dir, []string{"f"})
+	if err != nil || got["f"] == 0 {
+		t.Errorf("%v, %v", got, err)
 	}
 }

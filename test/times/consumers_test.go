@@ -136,6 +136,8 @@ var consumers = []project{
 		ask: sameIn("app", importDemo, "value 1")},
 	{name: "python-compiled", bases: tools, files: "-- Dockerfile --\nFROM tools:1\nCOPY lib /lib-x\nRUN python3 -m compileall -q /lib-x\nRUN { " + importDemo + "; } >/seen\n" + modules,
 		ask: sameIn("app", importDemo+"; python3 -B -c '"+pycs+"' /lib-x", "value RELEASE\ncompiled stale=0")},
+	{name: "python-copied-twice", bases: tools, files: "-- Dockerfile --\nFROM tools:1\nCOPY lib /lib-x\nRUN python3 -m compileall -q /lib-x\nCOPY lib /lib-x\n" + modules,
+		ask: sameIn("app", importDemo+"; python3 -B -c '"+pycs+"' /lib-x", "value RELEASE\ncompiled stale=0")},
 	{name: "python-parent", git: true, bases: tools, yaml: parentYAML, units: parentUnits,
 		files: "-- Dockerfile.base --\nFROM tools:1\nCOPY lib /lib-x\nRUN python3 -m compileall -q /lib-x\n-- Dockerfile --\n" + child + "RUN { " + importDemo + "; } >/seen\n" + modules,
 		ask:   sameIn("app", importDemo, "value RELEASE")},

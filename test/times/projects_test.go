@@ -70,6 +70,9 @@ var projects = []project{
 
 	// Several releases: what is copied, appended, kept.
 	{name: "append", files: "-- Dockerfile --\nFROM busybox:1\nRUN echo 1 >/made\nCOPY src /src/\n" + three, steps: map[string]string{"app": "append"}},
+	// The tail copies once more what a RUN has compiled: it is the same file.
+	{name: "copied-twice", files: "-- Dockerfile --\nFROM busybox:1\nCOPY src /w/src\nRUN sleep 1.1; cp /w/src/main.c /w/main.o\nCOPY src /w/src\n" + three},
+	{name: "copied-twice-git", git: true, files: "-- Dockerfile --\nFROM busybox:1\nCOPY src /w/src\nRUN sleep 1.1; cp /w/src/main.c /w/main.o\nCOPY src /w/src\n" + three},
 	{name: "append-one-of-three", files: "-- a --\na1\n-- b --\nb1\n-- c --\nc1\n-- @2 b --\nb2\n-- @3 c --\nc3\n-- Dockerfile --\nFROM busybox:1\nRUN sleep 1.1; echo 1 >/made\nCOPY a b c /src/\n",
 		steps: map[string]string{"app": "append"}},
 	{name: "append-chmod", git: true, files: "-- Dockerfile --\nFROM busybox:1\nRUN echo 1 >/made\nCOPY --chmod=640 --chown=some src /src/\n" + three, steps: map[string]string{"app": "append"}},
