@@ -170,7 +170,7 @@ func (p *Pass) dockerfileTime(ctx context.Context, u *graph.Unit) (int64, error)
 	return p.publishedTime(f), nil
 }
 
-// dates gives the hook for an append.
+// date is the hook of an append.
 func (t *tailTimes) date(d image.Dated) int64 {
 	at := t.of(d)
 	if d.Kind != inventory.Dir {

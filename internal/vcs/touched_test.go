@@ -471,19 +471,17 @@ func TestLastTouchedOverRandomHistories(t *testing.T) {
 func TestAScriptAroundGitIsNotWaitedFor(t *testing.T) {
 	clean(t)
 	dir := newRepo(t)
-	for i := range 60 {
-		if err := os.WriteFile(filepath.Join(dir, "f"), []byte(strings.Repeat(fmt.Sprint(i, " "), 10)), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		run(t, dir, "add", "f")
-		run(t, dir, "commit", "-q", "-m", strings.Repeat("many words ", 400))
+	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
 	}
+	run(t, dir, "add", "f")
+	run(t, dir, "commit", "-q", "-m", "f")
 	git, err := exec.LookPath("git")
 	if err != nil {
 		t.Fatal(err)
 	}
 	bin := t.TempDir()
-	script := "#!/bin/sh\n" + git + " \"$@\"; r=$?; case \"$*\" in *' log '*) yes '' | head -c 4000000 ;; esac; exit $r\n"
+	script := "#!/bin/sh\ncase \"$*\" in *' log '*) { " + git + " \"$@\"; yes '' | head -c 4000000; } & wait ;; *) exec " + git + " \"$@\" ;; esac\n"
 	if err := os.WriteFile(filepath.Join(bin, "git"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
