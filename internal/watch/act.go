@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The names of the policies that this package has.
@@ -88,7 +90,12 @@ func (c command) Act(ctx context.Context, e Event, attempt int) (string, error) 
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", c.Line)
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Dir, bytes.NewReader(append(body, '\n')), c.Output, c.Output
 	cmd.Env = append(append([]string{}, c.Env...), environment(e, attempt)...)
-	cmd.ExtraFiles = []*os.File{c.lock}
+	lock, err := inherited(c.lock)
+	if err != nil {
+		return "", fmt.Errorf("running the command: %w", err)
+	}
+	defer func() { _ = lock.Close() }()
+	cmd.ExtraFiles = []*os.File{lock}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches it through the service
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = stopWait
@@ -106,6 +113,23 @@ func (c command) Act(ctx context.Context, e Event, attempt int) (string, error) 
 		return "", fmt.Errorf("running the command: %s", exit.ProcessState)
 	}
 	return "", fmt.Errorf("running the command: %w", err)
+}
+
+// inherited duplicates an open file, so that a process can be given it while
+// another goroutine closes it.
+func inherited(f *os.File) (*os.File, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd, dup := -1, error(nil)
+	if err := raw.Control(func(of uintptr) { fd, dup = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if dup != nil {
+		return nil, os.NewSyscallError("fcntl", dup)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // environment is what a command learns without reading JSON. All variables are
