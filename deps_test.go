@@ -22,8 +22,9 @@ const module = "github.com/strata-build/strata"
 // Widening it is a deliberate change of the architecture.
 const importGraph = `
 internal/diag        < internal/buildkit internal/ci internal/dockerfile internal/export internal/generated
-internal/diag        < internal/githistory internal/graph internal/initproject internal/registry internal/simulate
+internal/diag        < internal/githistory internal/graph internal/hostfile internal/initproject internal/registry internal/simulate
 internal/diag        < internal/source internal/spec internal/vcs internal/watch strata internal/cli
+internal/hostfile    < internal/buildkit internal/generated internal/source internal/spec strata internal/cli
 internal/event       < internal/build internal/buildkit internal/record internal/view strata internal/cli
 internal/dockerfile  < internal/change internal/export internal/graph internal/image/corpus internal/initproject
 internal/dockerfile  < internal/key internal/simulate strata

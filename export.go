@@ -12,7 +12,6 @@ import (
 	"github.com/strata-build/strata/internal/dockerfile"
 	"github.com/strata-build/strata/internal/export"
 	"github.com/strata-build/strata/internal/graph"
-	"github.com/strata-build/strata/internal/source"
 )
 
 // Describe reads the Dockerfiles and orders the units. It asks no registry: of
@@ -57,7 +56,7 @@ func (p *Pass) Exporting(folder string) (export.Input, error) {
 		case err == nil:
 			in.Ignore[u.Dockerfile] = text
 		case u.Inline == nil && !errors.Is(err, fs.ErrNotExist):
-			return in, fmt.Errorf("reading the ignore file %q: %w", name, err)
+			return in, fmt.Errorf("reading the ignore file: %w", named(name, err))
 		}
 	}
 	return in, nil
@@ -73,7 +72,7 @@ func (p *Pass) Taking(file string) ([]string, error) {
 		if err != nil || strings.HasPrefix(filepath.ToSlash(rel)+"/", "../") || !takes(u.Build.Inputs, filepath.ToSlash(rel)) {
 			continue
 		}
-		tree, err := source.Open(p.path(u.Context), source.Options{Dockerfile: p.path(u.Dockerfile)})
+		tree, err := p.openContext(p.contextOf(u, ""))
 		if err != nil {
 			return nil, err
 		}

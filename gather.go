@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/dockerfile"
 	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/hostfile"
 	"github.com/strata-build/strata/internal/key"
 	"github.com/strata-build/strata/internal/lock"
 	"github.com/strata-build/strata/internal/slot"
@@ -43,7 +43,7 @@ func (p *Pass) readDockerfiles() (map[string]*dockerfile.File, error) {
 		if data == nil {
 			var err error
 			if data, err = p.readFile(u.Dockerfile); err != nil {
-				problems.Errorf(u.Pos, "", "%s: reading the Dockerfile: %v", u.ID(), pathError(err, p.Config.Project.Dir))
+				problems.Errorf(u.Pos, diag.HintOf(err), "%s: reading the Dockerfile: %v", u.ID(), named(u.Dockerfile, err))
 				continue
 			}
 		}
@@ -61,7 +61,7 @@ func (p *Pass) readFile(name string) ([]byte, error) {
 	if p.Config.Files != nil {
 		return p.Config.Files.ReadFile(name)
 	}
-	return os.ReadFile(p.path(name))
+	return p.Config.Project.Access.ReadFile(name, hostfile.MaxText)
 }
 
 func addTo(l *diag.List, file string, err error) {
@@ -74,14 +74,12 @@ func addTo(l *diag.List, file string, err error) {
 	l.Errorf(diag.Pos{File: file}, diag.HintOf(err), "%v", err)
 }
 
-// pathError names a missing file as the user does, relative to the project.
-func pathError(err error, dir string) error {
+// named gives an error about a file with the name that the user gives it.
+func named(name string, err error) error {
 	if pe, ok := err.(*fs.PathError); ok {
-		if rel, e := filepath.Rel(dir, pe.Path); e == nil {
-			return fmt.Errorf("%s: %w", rel, pe.Err)
-		}
+		err = pe.Err
 	}
-	return err
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // contextID names one reading of a folder: the same folder has other ignore
@@ -114,7 +112,7 @@ func (p *Pass) path(rel string) string {
 	if filepath.IsAbs(rel) {
 		return rel
 	}
-	return filepath.Join(p.Config.Project.Dir, filepath.FromSlash(rel))
+	return filepath.Join(p.Config.Project.Access.Dir(), filepath.FromSlash(rel))
 }
 
 // readContexts finds and hashes every file that a unit takes from a build
@@ -200,12 +198,24 @@ func (p *Pass) open(id contextID) (*source.Tree, error) {
 	if t, ok := p.contexts[id]; ok {
 		return t, nil
 	}
-	t, err := source.Open(id.dir, source.Options{Dockerfile: id.dockerfile, Cache: p.Config.Stat})
+	t, err := p.openContext(id)
 	if err != nil {
 		return nil, err
 	}
 	p.contexts[id] = t
 	return t, nil
+}
+
+// openContext opens a build context that the project may read.
+func (p *Pass) openContext(id contextID) (*source.Tree, error) {
+	access := p.Config.Project.Access
+	dir, err := access.Path(id.dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening build context: %w", err)
+	}
+	return source.Open(dir, source.Options{Dockerfile: id.dockerfile, Cache: p.Config.Stat, ReadIgnore: func(path string) ([]byte, error) {
+		return access.ReadFile(path, hostfile.MaxText)
+	}})
 }
 
 // warnOfRemotes tells what can't be part of any key.

@@ -1,12 +1,13 @@
 package strata
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -21,10 +22,12 @@ import (
 	"github.com/strata-build/strata/internal/dockerfile"
 	"github.com/strata-build/strata/internal/event"
 	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/hostfile"
 	"github.com/strata-build/strata/internal/inventory"
 	"github.com/strata-build/strata/internal/key"
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/registry"
+	"github.com/strata-build/strata/internal/spec"
 )
 
 // trunk gives the image that a unit's tail goes on: the parent itself, the
@@ -212,32 +215,35 @@ func (r *runner) keepAttachments(ctx context.Context, u *graph.Unit, img *pictur
 func (r *runner) job(u *graph.Unit, source []byte) (build.Job, error) {
 	p := r.pass
 	j := build.Job{
-		Unit: u.ID, Dockerfile: source, Name: filepath.ToSlash(u.Dockerfile), ContextDir: p.path(u.Context),
+		Unit: u.ID, Dockerfile: source, Name: filepath.ToSlash(u.Dockerfile),
 		Platform: u.Platform, Args: map[string]string{}, Contexts: map[string]string{}, Pins: map[string]digest.Digest{},
-		SSH: u.SSH, Network: u.Network, NoCache: p.Config.NoCache,
+		Network: u.Network, NoCache: p.Config.NoCache,
 		Compression: p.Config.Project.Compression, Repository: p.Config.engineName(r.repo(u)),
 	}
 	if seconds, ok := p.sourceDateEpoch(u); ok {
 		j.SourceDateEpoch = &seconds
 	}
 	j.EngineEpoch = u.Build.Epoch.Source != ""
-	j.CacheFrom, j.CacheTo = p.caches(u)
+	var err error
+	if j.CacheFrom, j.CacheTo, err = p.caches(u); err != nil {
+		return j, err
+	}
 	if source == nil {
 		j.Dockerfile, j.Target = p.sources[u.Dockerfile], u.Target
 	}
-	for _, s := range u.Secrets {
-		file := s.File
-		if file != "" {
-			file = p.path(file)
-		}
-		j.Secrets = append(j.Secrets, build.Secret{ID: s.ID, Env: s.Env, File: file})
+	if err := p.hostFiles(u, &j); err != nil {
+		return j, err
 	}
 	for name, value := range u.Args {
 		j.Args[name] = value
 	}
 	for name, value := range u.Contexts {
 		if !strings.Contains(value, ":") {
-			j.Contexts[name] = p.path(value)
+			dir, err := p.Config.Project.Access.Path(value)
+			if err != nil {
+				return j, fmt.Errorf("opening named context %q: %w", name, err)
+			}
+			j.Contexts[name] = dir
 		} else if strings.HasPrefix(value, "docker-image://") {
 			j.Contexts[name] = value
 		}
@@ -313,10 +319,10 @@ const checkArg = "BUILDKIT_DOCKERFILE_CHECK"
 
 // caches gives BuildKit's instruction cache of a unit, as the project asks for
 // it. A registry cache without a name stands beside the unit's images.
-func (p *Pass) caches(u *graph.Unit) (from, to []build.Cache) {
+func (p *Pass) caches(u *graph.Unit) (from, to []build.Cache, err error) {
 	c := p.Config.Project.Cache
 	if c.Type == "" || c.Type == "none" {
-		return nil, nil
+		return nil, nil, nil
 	}
 	read, write := maps.Clone(c.Attrs), maps.Clone(c.Attrs)
 	if read == nil {
@@ -335,7 +341,10 @@ func (p *Pass) caches(u *graph.Unit) (from, to []build.Cache) {
 			write["ref"] = read["ref"]
 		}
 	case "local":
-		folder := p.path(cmp.Or(read["dest"], read["src"], ".strata-cache"))
+		folder, err := p.Config.Project.Access.ForWriting(c.Folder())
+		if err != nil {
+			return nil, nil, fmt.Errorf("opening the instruction cache: %w", err)
+		}
 		read, write = map[string]string{"src": filepath.Join(folder, name)}, map[string]string{"dest": filepath.Join(folder, name)}
 	default:
 		if read["scope"] == "" && c.Type == "gha" {
@@ -345,7 +354,50 @@ func (p *Pass) caches(u *graph.Unit) (from, to []build.Cache) {
 	if c.Mode != "" {
 		write["mode"] = c.Mode
 	}
-	return []build.Cache{{Type: c.Type, Attrs: read}}, []build.Cache{{Type: c.Type, Attrs: write}}
+	return []build.Cache{{Type: c.Type, Attrs: read}}, []build.Cache{{Type: c.Type, Attrs: write}}, nil
+}
+
+// hostFiles gives a job what the project names of this machine: its context, the
+// Dockerfile's own ignore file, secrets and SSH agents.
+func (p *Pass) hostFiles(u *graph.Unit, j *build.Job) error {
+	access := p.Config.Project.Access
+	var err error
+	if j.ContextDir, err = access.Path(u.Context); err != nil {
+		return fmt.Errorf("opening the build context: %w", err)
+	}
+	name := dockerfile.IgnoreFile(u.Dockerfile)
+	switch j.Ignore, err = access.ReadFile(name, hostfile.MaxText); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("reading the ignore file: %w", named(name, err))
+	case j.Ignore == nil:
+		j.Ignore = []byte{} // an empty one is in force, too
+	}
+	for _, s := range u.Secrets {
+		file := s.File
+		if file != "" {
+			if file, err = access.Path(file); err != nil {
+				return fmt.Errorf("reading secret %q: %w", s.ID, err)
+			}
+		}
+		j.Secrets = append(j.Secrets, build.Secret{ID: s.ID, Env: s.Env, File: file})
+	}
+	for _, agent := range u.SSH {
+		id, _, _ := strings.Cut(agent, "=")
+		var paths []string
+		for _, path := range spec.SSHPaths(agent) {
+			real, err := access.Path(path)
+			if err != nil {
+				return fmt.Errorf("forwarding the SSH agent %q: %w", id, err)
+			}
+			paths = append(paths, real)
+		}
+		if paths != nil {
+			agent = id + "=" + strings.Join(paths, ",")
+		}
+		j.SSH = append(j.SSH, agent)
+	}
+	return nil
 }
 
 // takeInventory lists the files of what the engine has built: those of its

@@ -67,7 +67,8 @@ type WindowSize struct{ Columns, Rows int }
 type Job struct {
 	Unit       string                   // for events
 	Dockerfile []byte                   // its text; need not stand in a file
-	Name       string                   // its path, for messages and Dockerfile-specific ignore files
+	Name       string                   // its path, for messages
+	Ignore     []byte                   // text of its own ignore file; nil: the context's is in force
 	ContextDir string                   // absolute; the build context
 	Target     string                   // stage; "" is the last one
 	Platform   string                   // "linux/arm64"

@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"hash/fnv"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -58,24 +56,14 @@ func contextFS(dir string, stamps map[string]int64, marks map[string]uint64) (fs
 type textFS map[string][]byte
 
 // dockerfileFS gives the engine the Dockerfile's text and the ignore file that
-// belongs to it, if there is one beside the original.
-func dockerfileFS(j build.Job) (fsutil.FS, error) {
+// belongs to it, if there is one.
+func dockerfileFS(j build.Job) fsutil.FS {
 	name := path.Base(dockerfileName(j))
 	text := textFS{name: withoutStages(j.Dockerfile, j.Contexts)}
-	if j.Name == "" {
-		return text, nil
+	if j.Ignore != nil {
+		text[name+".dockerignore"] = j.Ignore
 	}
-	ignore := j.Name + ".dockerignore"
-	if !filepath.IsAbs(ignore) {
-		ignore = filepath.Join(j.ContextDir, ignore)
-	}
-	data, err := os.ReadFile(ignore)
-	if err == nil {
-		text[name+".dockerignore"] = data
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("reading %q: %w", ignore, err)
-	}
-	return text, nil
+	return text
 }
 
 // ownSyntax gives the frontend that text asks for with "# syntax=", when it is

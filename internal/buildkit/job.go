@@ -180,11 +180,7 @@ func localMounts(j build.Job) (map[string]fsutil.FS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening build context %q: %w", j.ContextDir, err)
 	}
-	text, err := dockerfileFS(j)
-	if err != nil {
-		return nil, err
-	}
-	mounts := map[string]fsutil.FS{"context": main, "dockerfile": text}
+	mounts := map[string]fsutil.FS{"context": main, "dockerfile": dockerfileFS(j)}
 	for name, from := range j.Contexts {
 		if !filepath.IsAbs(from) {
 			continue

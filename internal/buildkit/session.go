@@ -1,6 +1,7 @@
 package buildkit
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -8,11 +9,13 @@ import (
 	"github.com/docker/cli/cli/config"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth/authprovider"
+	bksecrets "github.com/moby/buildkit/session/secrets"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"github.com/moby/buildkit/session/sshforward/sshprovider"
 
 	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/hostfile"
 )
 
 // attachables is what an engine may ask its client for: credentials, secrets
@@ -57,7 +60,7 @@ func (e *engine) credentials() (session.Attachable, error) {
 }
 
 func secrets(in []build.Secret) (session.Attachable, error) {
-	sources := make([]secretsprovider.Source, 0, len(in))
+	store := secretStore{}
 	for _, s := range in {
 		if (s.Env == "") == (s.File == "") {
 			return nil, fmt.Errorf("reading secret %q: %w", s.ID, errSecretSource)
@@ -66,13 +69,34 @@ func secrets(in []build.Secret) (session.Attachable, error) {
 			return nil, diag.Hint(fmt.Errorf("reading secret %q: environment variable %q is not set", s.ID, s.Env),
 				"export %s=...", s.Env)
 		}
-		sources = append(sources, secretsprovider.Source{ID: s.ID, Env: s.Env, FilePath: s.File})
-	}
-	store, err := secretsprovider.NewStore(sources)
-	if err != nil {
-		return nil, fmt.Errorf("reading secrets: %w", err)
+		if s.File != "" {
+			if err := hostfile.Check(s.File, hostfile.MaxSecret); err != nil {
+				return nil, fmt.Errorf("reading secret %q: %w", s.ID, err)
+			}
+		}
+		store[s.ID] = s
 	}
 	return secretsprovider.NewSecretProvider(store), nil
+}
+
+// secretStore gives the values of secrets by their IDs when a step asks for them.
+// BuildKit's own store reads a file whole, and waits for a FIFO.
+type secretStore map[string]build.Secret
+
+// GetSecret gives one value.
+func (m secretStore) GetSecret(_ context.Context, id string) ([]byte, error) {
+	s, ok := m[id]
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("reading secret %q: %w", id, bksecrets.ErrNotFound)
+	case s.Env != "":
+		return []byte(os.Getenv(s.Env)), nil
+	}
+	data, err := hostfile.Read(s.File, hostfile.MaxSecret)
+	if err != nil {
+		return nil, fmt.Errorf("reading secret %q: %w", id, err)
+	}
+	return data, nil
 }
 
 // agents reads "default" and "ID=SOCKET-OR-KEY".

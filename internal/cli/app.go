@@ -33,6 +33,7 @@ type app struct {
 	args    []string // as typed, without the program's name
 	flags   struct {
 		dir, file, color, tag string
+		allow                 []string
 		offline               bool
 		engine                string
 		tlsCA, tlsCert        string
@@ -161,13 +162,17 @@ func (a *app) project() (*spec.Project, error) {
 	}
 	file := a.flags.file
 	if filepath.IsAbs(file) {
-		rel, err := filepath.Rel(a.dir(), file)
+		access, err := a.access()
+		if err != nil {
+			return nil, err
+		}
+		rel, err := filepath.Rel(access.Dir(), file)
 		if err != nil {
 			return nil, fmt.Errorf("finding the project file %q: %w", file, err)
 		}
 		file = rel
 	}
-	return spec.Load(a.dir(), file, spec.LoadOptions{Env: env})
+	return spec.Load(a.dir(), file, spec.LoadOptions{Env: env, Allow: a.allow(), Ceilings: a.ceilings()})
 }
 
 // version says what the source code is called.

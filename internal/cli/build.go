@@ -57,6 +57,7 @@ Without --push, images are looked up and kept in the registry on this machine
   strata build --push
   strata build -f Dockerfile .      # without a strata.yaml
   strata build --output app.tar app/cpu/amd64   # an OCI archive
+  strata build --allow fs.read=../shared        # a context outside of the repository
   strata build --dry-run            # the same as plan`,
 		ValidArgsFunction: a.completeUnits,
 		RunE: func(cmd *cobra.Command, args []string) error {

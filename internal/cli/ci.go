@@ -16,6 +16,7 @@ import (
 	"github.com/strata-build/strata/internal/ci"
 	"github.com/strata-build/strata/internal/diag"
 	mark "github.com/strata-build/strata/internal/generated"
+	"github.com/strata-build/strata/internal/hostfile"
 	"github.com/strata-build/strata/internal/vcs"
 	"github.com/strata-build/strata/internal/view"
 )
@@ -184,7 +185,7 @@ func (a *app) ciModel(ctx context.Context) (*ci.Model, string, error) {
 			found, err := filepath.Glob(at(rel))
 			return err == nil && slices.ContainsFunc(found, isDir)
 		},
-		Links:      func(rel string) []string { return links(dir, rel) },
+		Links:      func(rel string) []string { return links(root, dir, rel) },
 		Submodules: exists(filepath.Join(root, ".gitmodules")),
 		LFS:        usesLFS(root, dir),
 	})
@@ -223,7 +224,11 @@ func (a *app) findGenerated(root string, g generator) (have map[string][]byte, c
 			return nil, nil, fmt.Errorf("looking for generated files: %w", err)
 		}
 		for _, file := range found {
-			data, err := os.ReadFile(file)
+			var data []byte
+			at, err := a.typed(file)
+			if err == nil {
+				data, err = hostfile.Read(at, hostfile.MaxText)
+			}
 			if err != nil {
 				return nil, nil, fmt.Errorf("reading %q: %w", file, pathCause(err))
 			}
@@ -335,6 +340,9 @@ func (a *app) writeCI(root string, want []ci.File, have map[string][]byte, f ciF
 	var done []written
 	var foreign []string
 	for _, file := range want {
+		if _, err := a.target(at(file.Path)); err != nil {
+			return fmt.Errorf("writing %q: %w", file.Path, err)
+		}
 		same, state, err := mark.Check(at(file.Path), file.Data)
 		switch {
 		case err != nil:

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/strata-build/strata/internal/hostfile"
 )
 
 // mostLinks is how many links one path may lead through.
@@ -13,14 +15,14 @@ const mostLinks = 40
 
 // links gives the symbolic links on the way to what a path or pattern names, and
 // where they lead, relative to dir, slashes.
-func links(dir, rel string) []string {
+func links(root, dir, rel string) []string {
 	found, err := filepath.Glob(filepath.Join(dir, filepath.FromSlash(rel)))
 	if err != nil {
 		return nil
 	}
 	var out []string
 	for _, file := range found {
-		for _, to := range resolve(dir, file) {
+		for _, to := range resolve(root, dir, file) {
 			if !slices.Contains(out, to) {
 				out = append(out, to)
 			}
@@ -30,8 +32,9 @@ func links(dir, rel string) []string {
 }
 
 // resolve walks to a file, and gives each link that it goes through and, where
-// there was any, the file's own place.
-func resolve(dir, file string) []string {
+// there was any, the file's own place. It goes no further than to the edge of the
+// repository.
+func resolve(root, dir, file string) []string {
 	rel, err := filepath.Rel(dir, file)
 	if err != nil {
 		return nil
@@ -46,6 +49,9 @@ func resolve(dir, file string) []string {
 	followed := 0
 	for len(todo) > 0 && followed < mostLinks {
 		at = filepath.Join(at, todo[0])
+		if out, err := filepath.Rel(root, at); err != nil || out == ".." || strings.HasPrefix(out, ".."+string(filepath.Separator)) {
+			return nil // no change of the repository reaches what is there
+		}
 		todo = todo[1:]
 		to, err := os.Readlink(at)
 		if err != nil {
@@ -75,7 +81,7 @@ func exists(path string) bool {
 // project's folder give files to git LFS.
 func usesLFS(root, dir string) bool {
 	for at := dir; ; at = filepath.Dir(at) {
-		data, err := os.ReadFile(filepath.Join(at, ".gitattributes"))
+		data, err := hostfile.Read(filepath.Join(at, ".gitattributes"), hostfile.MaxText)
 		if err == nil && bytes.Contains(data, []byte("filter=lfs")) {
 			return true
 		}

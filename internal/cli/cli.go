@@ -227,6 +227,7 @@ func (a *app) root() *cobra.Command {
 	f := root.PersistentFlags()
 	f.StringVarP(&a.flags.dir, "directory", "C", "", "work in this `folder` instead of the current one")
 	f.StringVarP(&a.flags.file, "file", "f", "", "project `file`: strata.yaml, a bake file or a Dockerfile (default: the first that is there)")
+	f.StringArrayVar(&a.flags.allow, "allow", nil, allowHelp)
 	f.StringVar(&a.flags.color, "color", "auto", "`when` to use colour: auto, always or never")
 	f.BoolVar(&a.flags.offline, "offline", false, "ask no registry but the one on this machine")
 	f.StringVar(&a.flags.tag, "tag-version", "", "`version` in place of the one that git describe gives")

@@ -28,11 +28,11 @@ func (a *app) exportTargets(ctx context.Context, p *strata.Pass, f buildFlags) (
 	var out []exportTarget
 	if f.output != "" {
 		u := p.Wanted[len(p.Wanted)-1]
-		path := f.output
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(a.machine.Dir, path)
+		path, err := a.target(f.output)
+		if err == nil {
+			err = canCreate(path)
 		}
-		if err := canCreate(path); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("writing the archive %q: %w", f.output, err)
 		}
 		out = append(out, exportTarget{u.ID, a.imageName(p, u.Unit), u.Platform, func(context.Context) (io.WriteCloser, error) {

@@ -203,6 +203,10 @@ func (a *app) putFile(name string, data []byte, f exportFlags) (string, error) {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(a.dir(), name)
 	}
+	path, err := a.target(path)
+	if err != nil {
+		return "", fmt.Errorf("writing %q: %w", name, err)
+	}
 	if f.check {
 		same, state, err := mark.Check(path, data)
 		switch {

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -37,7 +36,11 @@ could not guess.`,
 
 func (a *app) initProject(print, force bool) error {
 	dir := a.dir()
-	found, err := initproject.Detect(os.DirFS(dir), initproject.Options{Name: filepath.Base(dir)})
+	access, err := a.access()
+	if err != nil {
+		return err
+	}
+	found, err := initproject.Detect(access.FS(), initproject.Options{Name: filepath.Base(dir)})
 	if err != nil {
 		return err
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -15,13 +13,18 @@ import (
 
 	strata "github.com/strata-build/strata"
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/hostfile"
 	"github.com/strata-build/strata/internal/lock"
 	"github.com/strata-build/strata/internal/view"
 )
 
 // lockFile reads the project's strata.lock; nil when there is none.
 func (a *app) lockFile() (*lock.File, error) {
-	data, err := os.ReadFile(filepath.Join(a.dir(), lock.Name))
+	access, err := a.access()
+	if err != nil {
+		return nil, err
+	}
+	data, err := access.ReadFile(lock.Name, hostfile.MaxText)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

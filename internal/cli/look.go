@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -136,7 +135,11 @@ now.`,
 				_, err = a.machine.Stdout.Write(text)
 				return err
 			}
-			return os.WriteFile(filepath.Join(a.machine.Dir, output), text, 0o644)
+			path, err := a.target(output)
+			if err != nil {
+				return fmt.Errorf("writing %q: %w", output, err)
+			}
+			return os.WriteFile(path, text, 0o644)
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "text", "`form`: text, dot or svg")

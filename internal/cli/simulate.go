@@ -17,6 +17,7 @@ import (
 
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/githistory"
+	"github.com/strata-build/strata/internal/hostfile"
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/record"
 	"github.com/strata-build/strata/internal/simulate"
@@ -220,8 +221,8 @@ func (a *app) simulateOptions(f simulateFlags) (simulate.Options, error) {
 	}
 	o.File = p.File
 	if p.Kind != spec.KindDockerfile {
-		if o.Fallback, err = os.ReadFile(filepath.Join(a.dir(), filepath.FromSlash(p.File))); err != nil {
-			return o, fmt.Errorf("reading project: %w", err)
+		if o.Fallback, err = p.Access.ReadFile(p.File, hostfile.MaxText); err != nil {
+			return o, fmt.Errorf("reading project: %s: %w", p.File, pathCause(err))
 		}
 	}
 	if s, err := a.records(); err == nil {
@@ -292,11 +293,11 @@ func (a *app) whatIf(f simulateFlags, o *simulate.Options) (simulate.Edit, error
 				return nil, usage("reading --what-if: %q is no project file; write PATH:FILE, PATH being the file that it takes the place of", arg)
 			}
 		}
-		path := file
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(a.machine.Dir, path)
+		path, err := a.typed(file)
+		var data []byte
+		if err == nil {
+			data, err = hostfile.Read(path, hostfile.MaxText)
 		}
-		data, err := os.ReadFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("reading --what-if: %q: %w", file, pathCause(err))
 		}
@@ -325,10 +326,14 @@ func lostRecords(h *githistory.History, records []record.Record) (int, error) {
 
 func (a *app) writePictures(f simulateFlags, out simulated) error {
 	write := func(name string, data []byte) error {
-		if !filepath.IsAbs(name) {
-			name = filepath.Join(a.machine.Dir, name)
+		path, err := a.target(name)
+		if isOutside(err) {
+			return fmt.Errorf("writing %q: %w", name, err)
 		}
-		if err := os.WriteFile(name, data, 0o644); err != nil {
+		if err == nil {
+			err = os.WriteFile(path, data, 0o644)
+		}
+		if err != nil {
 			return diag.Hint(fmt.Errorf("writing %q: %w", name, pathCause(err)), "is the folder there?")
 		}
 		return nil

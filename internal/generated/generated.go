@@ -16,6 +16,7 @@ import (
 	"regexp"
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/hostfile"
 )
 
 // Place stands in a text, alone on its line, where [Mark] puts the mark.
@@ -86,7 +87,7 @@ func Same(a, b []byte) bool {
 // Check reads the file and says whether it is what would be generated now, and
 // whose it is.
 func Check(path string, want []byte) (same bool, s State, err error) {
-	have, err := os.ReadFile(path)
+	have, err := hostfile.Read(path, hostfile.MaxText)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, Absent, nil
 	}

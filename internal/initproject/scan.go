@@ -85,7 +85,7 @@ func (r *repository) file(p string) error {
 	case isScript(p):
 		data, err := fs.ReadFile(r.fs, p)
 		if err != nil {
-			return err
+			return nil // it only helps to guess
 		}
 		r.scripts[p] = string(data)
 	default:
@@ -130,7 +130,11 @@ var otherSuffixes = []string{"dockerignore", "md", "txt", "bak", "orig", "j2", "
 func (r *repository) dockerfile(p, suffix string) error {
 	data, err := fs.ReadFile(r.fs, p)
 	if err != nil {
-		return err
+		if pe, ok := err.(*fs.PathError); ok {
+			err = pe.Err
+		}
+		r.broken = append(r.broken, fmt.Sprintf("%s: %v", p, err))
+		return nil
 	}
 	file, err := dockerfile.Parse(p, data)
 	if err != nil {

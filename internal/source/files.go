@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/strata-build/strata/internal/hostfile"
 )
 
 // Node is one name of a folder that is not on disk.
@@ -54,6 +56,9 @@ func FromFiles(f Files, name string, own []byte) (*Tree, error) {
 		}
 		if e == nil {
 			own, e = f.ReadFile(real)
+		}
+		if e == nil && len(own) > hostfile.MaxText {
+			e = hostfile.ErrTooLarge(hostfile.MaxText)
 		}
 		if e != nil {
 			return nil, fmt.Errorf("reading ignore file %q: %w", name, e)

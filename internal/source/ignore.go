@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"strings"
@@ -16,6 +14,7 @@ import (
 	"github.com/moby/patternmatcher/ignorefile"
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/hostfile"
 )
 
 // ignoreFile is a parsed ignore file: what moby's ignorefile reads, with the
@@ -28,18 +27,22 @@ type ignoreFile struct {
 
 // readIgnoreFile reads the Dockerfile's own ignore file or, where there is
 // none, the context's. An empty one of the first kind still wins.
-func readIgnoreFile(d *disk, dir, dockerfile string) (*ignoreFile, error) {
-	if dockerfile != "" {
+func readIgnoreFile(d *disk, dir string, o Options) (*ignoreFile, error) {
+	read := o.ReadIgnore
+	if read == nil {
+		read = func(path string) ([]byte, error) { return hostfile.Read(path, hostfile.MaxText) }
+	}
+	if dockerfile := o.Dockerfile; dockerfile != "" {
 		if !filepath.IsAbs(dockerfile) {
 			dockerfile = filepath.Join(dir, dockerfile)
 		}
 		p := dockerfile + ".dockerignore"
-		data, err := os.ReadFile(p)
+		data, err := read(p)
 		if err == nil {
 			return parseIgnoreFile(relativeTo(dir, p), data)
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("reading ignore file %q: %w", p, err)
+			return nil, fmt.Errorf("reading ignore file %q: %w", relativeTo(dir, p), pathCause(err))
 		}
 	}
 	const name = ".dockerignore"
@@ -54,14 +57,22 @@ func readIgnoreFile(d *disk, dir, dockerfile string) (*ignoreFile, error) {
 	}
 	f, _, err := d.open(real)
 	if err != nil {
-		return nil, fmt.Errorf("reading ignore file %q: %w", name, err)
+		return nil, fmt.Errorf("reading ignore file %q: %w", name, pathCause(err))
 	}
 	defer f.Close()
-	data, err := io.ReadAll(f)
+	data, err := hostfile.ReadFrom(f, hostfile.MaxText)
 	if err != nil {
-		return nil, fmt.Errorf("reading ignore file %q: %w", name, err)
+		return nil, fmt.Errorf("reading ignore file %q: %w", name, pathCause(err))
 	}
 	return parseIgnoreFile(name, data)
+}
+
+// pathCause gives an error about a file without the file's name.
+func pathCause(err error) error {
+	if pe, ok := err.(*fs.PathError); ok {
+		return pe.Err
+	}
+	return err
 }
 
 // parseIgnoreFile reads the lines one by one, so that each pattern keeps its

@@ -29,6 +29,9 @@ type Options struct {
 	// context. Where DOCKERFILE.dockerignore exists, it is used in place of the
 	// context's .dockerignore.
 	Dockerfile string
+	// ReadIgnore reads that file, which may lie outside of the context; nil reads
+	// a regular file, wherever it is.
+	ReadIgnore func(path string) ([]byte, error)
 	// Cache keeps digests between runs; nil hashes every file anew.
 	Cache *StatCache
 	// Workers bounds how many files are hashed at once; 0 means one for each
@@ -68,7 +71,7 @@ func Open(dir string, o Options) (*Tree, error) {
 		return nil, fmt.Errorf("opening build context %q: %w", dir, err)
 	}
 	defer d.close()
-	if t.ignore, err = readIgnoreFile(d, abs, o.Dockerfile); err != nil {
+	if t.ignore, err = readIgnoreFile(d, abs, o); err != nil {
 		return nil, err
 	}
 	return t, nil

@@ -31,7 +31,7 @@ func (l *loader) bakeConfig(file string) *bakeConfig {
 	parser := hclparse.NewParser()
 	var files []*hcl.File
 	for _, name := range []string{file, BakeOverride(file)} {
-		if name == "" || name != file && !l.isFile(name) {
+		if name == "" || name != file && !l.isFile(name) && l.refused(name) == nil {
 			continue
 		}
 		data, err := l.project(name)
@@ -39,7 +39,7 @@ func (l *loader) bakeConfig(file string) *bakeConfig {
 			data, err = l.read(name)
 		}
 		if err != nil {
-			l.list.Errorf(diag.Pos{File: name}, "", "reading project: %s", err)
+			l.list.Errorf(diag.Pos{File: name}, diag.HintOf(err), "reading project: %s", err)
 			return nil
 		}
 		parse := parser.ParseHCL
@@ -112,7 +112,7 @@ type baker struct {
 }
 
 func (b *baker) project() *Project {
-	p := &Project{Dir: b.dir, File: b.file, Kind: KindBake, Cache: Cache{Type: "none"}, Variants: []Variant{{}}}
+	p := &Project{Dir: b.dir, File: b.file, Kind: KindBake, Access: b.access, Cache: Cache{Type: "none"}, Variants: []Variant{{}}}
 	for _, name := range b.roots() {
 		b.reach(name, diag.Pos{File: b.file, Line: 1, Col: 1})
 	}

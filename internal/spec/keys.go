@@ -127,7 +127,7 @@ var layerShape = &shape{kind: object, empty: true, fields: append([]field{
 	{name: "image", shape: imageText, def: "the project's `image`", doc: "The repository of the layer's images, for a project that publishes several images."},
 	{name: "only", shape: oneOrMore(selectorText, "selectors"), def: "every variant and platform", doc: "The layer exists for the units that one of these selectors matches."},
 	{name: "secrets", shape: secretList, doc: "Secrets for `RUN --mount=type=secret`. Their values never enter a key, an image or a record."},
-	{name: "ssh", shape: &shape{kind: list, noun: "SSH agents", of: &shape{kind: text, noun: "SSH agent", format: sshFormat}}, doc: "SSH agents for `RUN --mount=type=ssh`: `default`, or `ID=PATH`."},
+	{name: "ssh", shape: &shape{kind: list, noun: "SSH agents", of: &shape{kind: text, noun: "SSH agent", format: sshFormat}}, doc: "SSH agents for `RUN --mount=type=ssh`: `default`, or `ID=PATH` of a key or socket, relative to the project's folder."},
 	{name: "refresh", shape: refreshShape, def: "never by time alone", doc: "The layer is built anew when a time slot ends, even if nothing changed."},
 	{name: "stale", shape: &shape{kind: text, noun: "policy", enum: []string{"allow", "deny"}}, def: "`allow`", doc: "Whether an ordinary build takes the image of the last slot when a new slot has begun, until a scheduled build has made the new one."},
 	{name: "max-age", shape: durationText, def: "no limit", doc: "With `stale: allow`: a slot's image that ended longer ago than this is not taken."},

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"runtime"
@@ -13,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/hostfile"
 )
 
 // LoadOptions say where a project is read from. The zero value reads the
@@ -23,6 +23,10 @@ type LoadOptions struct {
 	Platform string            // of a project that names none; "": linux and this machine's architecture
 	Env      map[string]string // what variables of a docker-bake file may be set from
 	Image    string            // repository of a project whose file names none; "": made from the folder's name
+
+	// Allow and Ceilings are those of [hostfile.Options]: what the project may read
+	// beside its repository, and where none begins.
+	Allow, Ceilings []string
 }
 
 // The files that Load looks for, the first one that is there wins.
@@ -42,7 +46,10 @@ var candidates = []struct {
 // The error is a [*diag.Errors] with everything that is wrong in the file, or
 // an error with a hint where there is no file to read.
 func Load(dir, file string, o LoadOptions) (*Project, error) {
-	l := &loader{dir: dir, opts: o}
+	l, err := newLoader(dir, file, o)
+	if err != nil {
+		return nil, err
+	}
 	kind, file, err := l.find(file)
 	if err != nil {
 		return nil, err
@@ -63,14 +70,31 @@ func FromDockerfile(dir, dockerfile, target string, o LoadOptions) (*Project, er
 	if dockerfile == "" {
 		dockerfile = "Dockerfile"
 	}
-	return (&loader{dir: dir, opts: o}).dockerfile(filepath.ToSlash(dockerfile), target)
+	l, err := newLoader(dir, dockerfile, o)
+	if err != nil {
+		return nil, err
+	}
+	return l.dockerfile(filepath.ToSlash(dockerfile), target)
 }
 
 // loader reads one project.
 type loader struct {
-	dir  string
-	opts LoadOptions
-	list diag.List
+	dir    string
+	opts   LoadOptions
+	access *hostfile.Access // nil where the project is not on disk
+	list   diag.List
+}
+
+func newLoader(dir, file string, o LoadOptions) (*loader, error) {
+	l := &loader{dir: dir, opts: o}
+	if o.FS != nil {
+		return l, nil
+	}
+	abs, err := filepath.Abs(dir)
+	if err == nil {
+		l.access, err = hostfile.New(hostfile.Options{Dir: abs, File: file, Allow: o.Allow, Ceilings: o.Ceilings})
+	}
+	return l, err
 }
 
 // ErrNoProject is the cause when a folder has none of the files that make a project.
@@ -80,16 +104,26 @@ var ErrNoProject = errors.New("no strata.yaml, docker-bake.hcl or Dockerfile")
 func (l *loader) find(file string) (Kind, string, error) {
 	if file == "" {
 		for _, c := range candidates {
-			if l.isFile(c.name) {
-				return c.kind, c.name, nil
+			switch info, err := l.stat(c.name); {
+			case errors.Is(err, fs.ErrNotExist), err == nil && info.IsDir():
+				continue
+			case err != nil:
+				return "", "", fmt.Errorf("reading project: %s: %w", c.name, pathCause(err))
 			}
+			return c.kind, c.name, nil
 		}
 		return "", "", diag.Hint(fmt.Errorf("%w in %q", ErrNoProject, l.dir),
 			"write a strata.yaml for this project: strata init")
 	}
 	file = filepath.ToSlash(file)
-	if l.opts.Data == nil && !l.isFile(file) {
-		return "", "", diag.Hint(fmt.Errorf("reading project: %q is not there", file), "name a file below %q", l.dir)
+	if l.opts.Data == nil {
+		info, err := l.stat(file)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && info.IsDir():
+			return "", "", diag.Hint(fmt.Errorf("reading project: %q is not there", file), "name a file below %q", l.dir)
+		case err != nil:
+			return "", "", fmt.Errorf("reading project: %s: %w", file, pathCause(err))
+		}
 	}
 	switch ext := path.Ext(file); {
 	case ext == ".yaml" || ext == ".yml":
@@ -114,24 +148,44 @@ func (l *loader) project(file string) ([]byte, error) {
 
 // read gives the content of a file of the project.
 func (l *loader) read(name string) ([]byte, error) {
-	if l.opts.FS != nil {
-		return fs.ReadFile(l.opts.FS, name)
+	if l.opts.FS == nil {
+		data, err := l.access.ReadFile(name, hostfile.MaxText)
+		if err != nil {
+			err = diag.Hint(fmt.Errorf("%s: %w", name, pathCause(err)), "%s", diag.HintOf(err))
+		}
+		return data, err
 	}
-	return os.ReadFile(l.path(name))
+	data, err := fs.ReadFile(l.opts.FS, name)
+	if len(data) > hostfile.MaxText {
+		return nil, fmt.Errorf("%s: %w", name, hostfile.ErrTooLarge(hostfile.MaxText))
+	}
+	return data, err
 }
 
 func (l *loader) stat(name string) (fs.FileInfo, error) {
 	if l.opts.FS != nil {
 		return fs.Stat(l.opts.FS, name)
 	}
-	return os.Stat(l.path(name))
+	return l.access.Stat(name)
 }
 
-func (l *loader) path(name string) string {
-	if filepath.IsAbs(name) {
-		return name
+// pathCause gives an error about a file without the file's name.
+func pathCause(err error) error {
+	if pe, ok := err.(*fs.PathError); ok {
+		return pe.Err
 	}
-	return filepath.Join(l.dir, filepath.FromSlash(name))
+	return err
+}
+
+// refused gives the error of a file or folder that the project may not read; nil
+// for one that it may, whether it is there or not.
+func (l *loader) refused(name string) error {
+	_, err := l.stat(name)
+	var out *hostfile.OutsideError
+	if errors.As(err, &out) {
+		return err
+	}
+	return nil
 }
 
 func (l *loader) isFile(name string) bool {
@@ -157,7 +211,7 @@ func (l *loader) strata(file string) (*Project, error) {
 	d := &decoder{checker{file: file, list: &l.list}}
 	d.check(root, projectShape, top)
 	p := d.project(root)
-	p.Dir, p.File, p.Kind = l.dir, file, KindStrata
+	p.Dir, p.File, p.Kind, p.Access = l.dir, file, KindStrata, l.access
 	auto := d.at(root, "layers") == "auto"
 	if auto {
 		dockerfile := d.choice(d.get(root, "dockerfile"), pathVars)
@@ -210,7 +264,7 @@ func (l *loader) parse(file string, data []byte) *yaml.Node {
 
 // dockerfile makes the project of a single Dockerfile.
 func (l *loader) dockerfile(file, target string) (*Project, error) {
-	p := &Project{Dir: l.dir, File: file, Kind: KindDockerfile, Cache: Cache{Type: "none"}}
+	p := &Project{Dir: l.dir, File: file, Kind: KindDockerfile, Access: l.access, Cache: Cache{Type: "none"}}
 	pos := diag.Pos{File: file}
 	p.Image = l.imageName()
 	name := path.Base(p.Image)
@@ -290,15 +344,12 @@ func (l *loader) platform() string {
 }
 
 // names gives the sorted names of a folder's entries, nil when there is no
-// such folder.
+// such folder. Of very many only some are given.
 func (l *loader) names(dir string) []string {
-	var entries []fs.DirEntry
-	var err error
-	if l.opts.FS != nil {
-		entries, err = fs.ReadDir(l.opts.FS, dir)
-	} else {
-		entries, err = os.ReadDir(l.path(dir))
+	if l.opts.FS == nil {
+		return l.access.Names(dir)
 	}
+	entries, err := fs.ReadDir(l.opts.FS, dir)
 	if err != nil {
 		return nil
 	}

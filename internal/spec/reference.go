@@ -142,6 +142,26 @@ Without a strata.yaml, Strata reads ` + "`docker-bake.hcl`, `docker-bake.json` o
 `
 
 const referenceTail = `
+## Files of this machine
+
+A project may have come with a pull request, so it does not get at the rest of the machine. Whatever names a file or folder (the project's
+file itself, ` + "`dockerfile`, `context`, `contexts`, `secrets`, `ssh`" + `, the folder of a local ` + "`cache`" + `, their likes in bake files, ` + "`strata.lock`" + `,
+ignore files) has to lead into the project's repository, links followed. What lies outside is refused, and nothing is said about it, unless it
+is allowed by whoever runs strata:
+
+` + "```sh" + `
+strata build --allow fs.read=../shared --allow fs.read=/run/secrets/token     # as with docker buildx bake
+` + "```" + `
+
+` + "`fs=PATH`" + ` allows writing as well, for a local cache; ` + "`*`" + ` is everything. What git keeps in ` + "`.git`" + ` is read as a build context alone.
+
+The repository is the git work tree around the project's folder, or that folder where there is none. Neither ` + "`/`" + `, nor ` + "`$HOME`" + ` or a
+folder of ` + "`$GIT_CEILING_DIRECTORIES`" + `, nor a folder like ` + "`/tmp`" + ` (sticky) makes one of what lies below it. The folder of ` + "`-C`" + ` and the file of
+` + "`-f`" + ` are yours to choose, and a file from elsewhere brings its own repository along; but a link in a repository leads nobody out of it, be it
+named on the command line, nor is anything written through one.
+
+Files that are read as text (all but secrets and what is in a context) are regular files of at most 4 MiB, secrets of at most 500 KiB.
+
 ## Selectors
 
 A selector names some of the project's variants and platforms: ` + "`\"*\"`" + ` (all), ` + "`cuda`" + ` (a variant), ` + "`arm64`, `linux/arm64`" + ` (a

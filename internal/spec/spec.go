@@ -10,18 +10,23 @@
 package spec
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/hostfile"
 )
 
 // Project is a project as its file describes it. It is immutable.
 type Project struct {
-	Dir     string // folder that all paths are relative to, as given to Load
-	File    string // the file that was read, relative to Dir, slashes: "strata.yaml"
-	Kind    Kind   // what File is
-	Image   string // repository as written, without tag: "ghcr.io/user/app", "app"
-	Version string // as written; "" means: from git
+	Dir  string // folder that all paths are relative to, as given to Load
+	File string // the file that was read, relative to Dir, slashes: "strata.yaml"
+	Kind Kind   // what File is
+	// Access is what of this machine the project may read; nil, which is nothing,
+	// for one that was not read from disk.
+	Access  *hostfile.Access `json:"-"`
+	Image   string           // repository as written, without tag: "ghcr.io/user/app", "app"
+	Version string           // as written; "" means: from git
 
 	Platforms []string  // "linux/arm64", as declared
 	Variants  []Variant // as declared; one with the name "" when none is
@@ -152,6 +157,9 @@ type Cache struct {
 	Mode  string            `json:"mode,omitempty"`
 	Attrs map[string]string `json:"attrs,omitempty"`
 }
+
+// Folder gives the folder of a local cache, relative to the project's.
+func (c Cache) Folder() string { return cmp.Or(c.Attrs["dest"], c.Attrs["src"], ".strata-cache") }
 
 // Endpoint is one BuildKit.
 type Endpoint struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -91,8 +92,12 @@ func stageIndex(stages []stage, ref string) int {
 func (l *loader) auto(p *Project, from Chosen) {
 	file := clean(from.Value)
 	data, err := l.read(file)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		l.list.Errorf(from.Pos, l.nearFile(file), "layers: auto: no Dockerfile at %q", file)
+		return
+	case err != nil:
+		l.list.Errorf(from.Pos, diag.HintOf(err), "layers: auto: reading the Dockerfile: %s", err)
 		return
 	}
 	stages := l.stagesIn(file, data)

@@ -184,19 +184,35 @@ func (l *loader) checkUnits(p *Project, from map[string]diag.Pos) {
 	for _, layer := range p.Layers {
 		layers[layer.Name] = true
 	}
+	if p.Cache.Type == "local" && l.access != nil {
+		if _, err := l.access.ForWriting(p.Cache.Folder()); err != nil {
+			once(diag.Pos{File: p.File}, "cache", diag.HintOf(err), "the folder of the cache %q: %s", p.Cache.Folder(), err)
+		}
+	}
 	for _, u := range p.units {
 		pos := at(from["dockerfile "+u.ID()], u.Pos)
-		if u.Dockerfile != "" && u.Inline == nil && remote(u.Dockerfile) == "" && len(unknownVars(u.Dockerfile, nil)) == 0 && !l.isFile(u.Dockerfile) {
-			once(pos, u.Dockerfile, l.nearFile(u.Dockerfile), "layer %q for %s: no Dockerfile at %q", u.Layer, place(u), u.Dockerfile)
+		if u.Dockerfile != "" && u.Inline == nil && remote(u.Dockerfile) == "" && len(unknownVars(u.Dockerfile, nil)) == 0 {
+			if err := l.refused(u.Dockerfile); err != nil {
+				once(pos, u.Dockerfile, diag.HintOf(err), "layer %q for %s: the Dockerfile %q: %s", u.Layer, place(u), u.Dockerfile, err)
+			} else if !l.isFile(u.Dockerfile) {
+				once(pos, u.Dockerfile, l.nearFile(u.Dockerfile), "layer %q for %s: no Dockerfile at %q", u.Layer, place(u), u.Dockerfile)
+			}
 		}
 		pos = at(from["context "+u.ID()], u.Pos)
 		if hint := remote(u.Context); hint != "" {
 			once(pos, u.Context, hint, "layer %q for %s: the context %q is not a folder of this machine", u.Layer, place(u), u.Context)
+		} else if err := l.refused(u.Context); err != nil {
+			once(pos, u.Context, diag.HintOf(err), "layer %q for %s: the context %q: %s", u.Layer, place(u), u.Context, err)
 		} else if u.Context != "" && len(unknownVars(u.Context, nil)) == 0 && !l.isDir(u.Context) {
 			once(pos, u.Context, "name a folder relative to the project's", "layer %q for %s: no folder at context %q", u.Layer, place(u), u.Context)
 		}
 		for _, name := range slices.Sorted(maps.Keys(u.Contexts)) {
 			l.checkContext(u, name, once)
+		}
+		for _, file := range u.hostFiles() {
+			if err := l.refused(file.path); err != nil {
+				once(u.Pos, file.path, diag.HintOf(err), "layer %q: %s: %s", u.Layer, file.what, err)
+			}
 		}
 		for _, h := range u.Parents() {
 			id := Unit{Layer: h.Layer, Variant: u.Variant, Platform: u.Platform}.ID()
@@ -206,6 +222,33 @@ func (l *loader) checkUnits(p *Project, from map[string]diag.Pos) {
 			}
 		}
 	}
+}
+
+// hostFile is a file that a unit takes beside its Dockerfile and contexts.
+type hostFile struct{ what, path string }
+
+func (u Unit) hostFiles() []hostFile {
+	var out []hostFile
+	for _, s := range u.Secrets {
+		if s.File != "" {
+			out = append(out, hostFile{fmt.Sprintf("the secret %q", s.ID), s.File})
+		}
+	}
+	for _, text := range u.SSH {
+		for _, path := range SSHPaths(text) {
+			out = append(out, hostFile{"an SSH agent", path})
+		}
+	}
+	return out
+}
+
+// SSHPaths gives the sockets and keys in an SSH agent as a layer names it; none
+// where it is the one of the environment.
+func SSHPaths(agent string) []string {
+	if _, paths, ok := strings.Cut(agent, "="); ok && paths != "" {
+		return strings.Split(paths, ",")
+	}
+	return nil
 }
 
 // at gives pos, or other where pos is unknown.
@@ -233,6 +276,9 @@ func (l *loader) checkContext(u Unit, name string, once func(pos diag.Pos, what,
 	case remote(value) != "" || strings.Contains(value, "://"):
 		once(u.Pos, value, "use a folder, docker-image://REFERENCE or layer:NAME",
 			"layer %q: named context %q: %q can't be used", u.Layer, name, value)
+	case l.refused(value) != nil:
+		err := l.refused(value)
+		once(u.Pos, value, diag.HintOf(err), "layer %q: named context %q: %s", u.Layer, name, err)
 	case !l.isDir(value):
 		once(u.Pos, value, "use a folder, docker-image://REFERENCE or layer:NAME",
 			"layer %q: named context %q: no folder at %q", u.Layer, name, value)
