@@ -59,7 +59,7 @@ func (d *disk) close() { d.root.Close() }
 
 // list gives the content of a folder, sorted by name.
 func (d *disk) list(dir string) ([]node, error) {
-	f, err := d.root.Open(filepath.FromSlash(dir))
+	f, err := d.root.OpenFile(filepath.FromSlash(dir), os.O_RDONLY|openNonblock, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ func (w *walker) digest(ctx context.Context, d *disk) error {
 				if i >= len(w.out) {
 					return nil
 				}
-				if err := h.complete(&w.out[i]); err != nil {
+				if err := h.complete(inner, &w.out[i]); err != nil {
 					return err
 				}
 			}
@@ -57,7 +57,7 @@ type hasher struct {
 	key  []byte
 }
 
-func (h *hasher) complete(it *item) (err error) {
+func (h *hasher) complete(ctx context.Context, it *item) (err error) {
 	real := join(h.w.matches[it.Index].real, it.Rel)
 	defer func() {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -82,7 +82,7 @@ func (h *hasher) complete(it *item) (err error) {
 		it.Digest = emptyDigest
 		return nil
 	case it.Kind == File:
-		return h.file(it, real)
+		return h.file(ctx, it, real)
 	case it.Kind == Dir && (it.Rel != "" || h.w.sel.Bind && real != "."):
 		it.Xattrs, err = h.disk.xattrs(real)
 		return err
@@ -91,7 +91,7 @@ func (h *hasher) complete(it *item) (err error) {
 }
 
 // file takes the digest from the cache or hashes the content.
-func (h *hasher) file(it *item, real string) error {
+func (h *hasher) file(ctx context.Context, it *item, real string) error {
 	t := h.w.t
 	h.key = append(append(append(h.key[:0], t.dir...), '/'), real...)
 	if r, ok := t.recall(h.key, it.stamp, it.Size); ok {
@@ -110,7 +110,7 @@ func (h *hasher) file(it *item, real string) error {
 	}
 	defer f.Close()
 	sum := sha256.New()
-	size, err := io.CopyBuffer(sum, struct{ io.Reader }{f}, h.buf)
+	size, err := io.CopyBuffer(sum, bounded(ctx, f, before.size+maxGrowth), h.buf)
 	if err != nil {
 		return err
 	}
@@ -130,6 +130,30 @@ func (h *hasher) file(it *item, real string) error {
 	}
 	return nil
 }
+
+// maxGrowth is by how much a file may grow while it is read. One that is written
+// faster than it is hashed would have no end.
+const maxGrowth = 64 << 20
+
+var errGrows = errors.New("it grows while it is read")
+
+// bounded gives a file's content up to a size, and until nobody wants it any more.
+func bounded(ctx context.Context, file io.Reader, left int64) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		n, err := file.Read(p)
+		if left -= int64(n); left < 0 && err == nil {
+			err = errGrows
+		}
+		return n, err
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // memo keeps digests for the life of a Tree that are too young for the
 // StatCache, so that one run hashes a file once and sees one content.
