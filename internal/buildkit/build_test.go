@@ -246,8 +246,9 @@ func TestIgnoreFileOfTheDockerfile(t *testing.T) {
 	h := newHub(t)
 	e := open(t, t.TempDir(), h)
 	j := job(t, "FROM scratch\nCOPY . /\n", map[string]string{
-		"keep": "k", "drop": "d", ".dockerignore": "keep\n", "docker/Dockerfile.app.dockerignore": "drop\ndocker\n.dockerignore\n",
+		"keep": "k", "drop": "d", ".dockerignore": "keep\n", "docker/Dockerfile.app": "", "docker/Dockerfile.app.dockerignore": "keep\n",
 	})
+	j.Ignore = []byte("drop\ndocker\n.dockerignore\n")
 	r, _ := mustBuild(t, e, j)
 	if got := h.layerText(t, "out/app", r.Body); !strings.Contains(got, "keep 0") || strings.Contains(got, "drop") {
 		t.Errorf("image:\n%s", got)

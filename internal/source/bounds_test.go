@@ -121,3 +121,21 @@ func TestLinksOutOfTheContext(t *testing.T) {
 		t.Errorf("%s was opened: %q", p, data)
 	}
 }
+
+func TestIgnoreFilesAreBounded(t *testing.T) {
+	for name, text := range map[string]string{
+		"lines": strings.Repeat("a\n", maxPatterns+1),
+		"bytes": strings.Repeat("a", 5<<20),
+	} {
+		for _, file := range []string{".dockerignore", "Dockerfile.dockerignore"} {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			_, err := Open(dir, Options{Dockerfile: "Dockerfile"})
+			if err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "than") || len(err.Error()) > 200 {
+				t.Errorf("%s, %s: %.300v", name, file, err)
+			}
+		}
+	}
+}

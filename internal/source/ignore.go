@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -47,10 +48,13 @@ func readIgnoreFile(d *disk, dir string, o Options) (*ignoreFile, error) {
 	}
 	const name = ".dockerignore"
 	w := newWalker(&Tree{dir: dir, ignore: &ignoreFile{}}, d, Selection{})
-	real, _, err := w.resolve(context.Background(), name)
+	real, n, err := w.resolve(context.Background(), name)
 	var gone *goneError
 	if errors.As(err, &gone) {
 		return &ignoreFile{}, nil
+	}
+	if err == nil && n.kind != File {
+		err = errors.New("it is not a regular file")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading ignore file %q: %w", name, err)
@@ -75,11 +79,19 @@ func pathCause(err error) error {
 	return err
 }
 
+// maxPatterns bounds the lines of an ignore file: each file of a context is compared
+// with each pattern.
+const maxPatterns = 10_000
+
 // parseIgnoreFile reads the lines one by one, so that each pattern keeps its
 // line, and checks each pattern by itself. All bad lines are reported.
 func parseIgnoreFile(name string, data []byte) (*ignoreFile, error) {
 	f := &ignoreFile{name: name}
 	var bad diag.List
+	if n := bytes.Count(data, []byte("\n")); n > maxPatterns {
+		bad.Errorf(diag.Pos{File: name}, "leave out whole folders, or copy only what is needed", "it has %d lines, more than %d", n, maxPatterns)
+		return f, bad.Err()
+	}
 	for i, line := range strings.Split(string(data), "\n") {
 		pos := diag.Pos{File: name, Line: i + 1}
 		if i > 0 {
