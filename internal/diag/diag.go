@@ -66,6 +66,7 @@ func (f Finding) String() string {
 // List collects findings. The zero value is ready for use.
 type List struct {
 	findings []Finding
+	seen     map[Finding]bool
 }
 
 // Errorf adds an error at pos.
@@ -80,9 +81,14 @@ func (l *List) Warnf(pos Pos, hint, format string, args ...any) {
 
 // Add adds f unless the same finding is there already.
 func (l *List) Add(f Finding) {
-	if !slices.Contains(l.findings, f) {
-		l.findings = append(l.findings, f)
+	if l.seen[f] {
+		return
 	}
+	if l.seen == nil {
+		l.seen = map[Finding]bool{}
+	}
+	l.seen[f] = true
+	l.findings = append(l.findings, f)
 }
 
 // Sorted gives the findings by file, line, column and text.

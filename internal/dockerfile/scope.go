@@ -1,7 +1,9 @@
 package dockerfile
 
 import (
+	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -127,7 +129,14 @@ type expansion struct {
 // caused is none: the word stays as it is and the variable is in open.
 func (x *expansion) word(lex *shell.Lex, s *scope, word string) (string, error) {
 	word = valid(word)
-	res, err := lex.ProcessWordWithMatches(word, s)
+	if tooDeep(word) {
+		return "", errDeep
+	}
+	vars := &metered{scope: s, left: budget(word)}
+	res, err := lex.ProcessWordWithMatches(word, vars)
+	if vars.left < 0 {
+		return "", errExpands
+	}
 	before := len(x.open)
 	x.note(s, res)
 	if err != nil && len(x.open) > before {
@@ -142,6 +151,61 @@ func (x *expansion) split(lex *shell.Lex, s *scope, word string) ([]string, erro
 		return nil, err
 	}
 	return lex.ProcessWords(valid(word), s)
+}
+
+// A few lines, each of which names the one above it ten times, expand to more than
+// any machine holds. These bounds are far above what an image's config may have.
+const (
+	maxExpansion = 1 << 20  // bytes of variables in one word
+	maxReplaced  = 16 << 10 // the same where a replacement multiplies them
+	maxNesting   = 100      // of ${a:-${b:-...}}
+)
+
+var (
+	errExpands = fmt.Errorf("its variables expand to more than %d KiB", maxExpansion>>10)
+	errDeep    = fmt.Errorf("its variables are nested more than %d deep", maxNesting)
+)
+
+// metered is a scope that gives no more than so many bytes.
+type metered struct {
+	*scope
+	left int
+}
+
+// Get gives a variable, or an empty one when there is nothing left.
+func (m *metered) Get(name string) (string, bool) {
+	v, ok := m.scope.Get(name)
+	if m.left -= len(v); m.left < 0 {
+		v = ""
+	}
+	return v, ok
+}
+
+// budget says how many bytes the variables of a word may have. ${a//b/c} puts what
+// the word has for c in the place of each letter of a.
+func budget(word string) int {
+	if !replacing.MatchString(word) {
+		return maxExpansion
+	}
+	return maxReplaced / (1 + len(word)>>10)
+}
+
+var replacing = regexp.MustCompile(`\$\{\w+/`)
+
+func tooDeep(word string) bool {
+	depth := 0
+	for i := range len(word) {
+		switch {
+		case word[i] == '{' && i > 0 && word[i-1] == '$':
+			depth++
+		case word[i] == '}' && depth > 0:
+			depth--
+		}
+		if depth > maxNesting {
+			return true
+		}
+	}
+	return false
 }
 
 // valid turns bytes that are no UTF-8 into what the lexer makes of them, which

@@ -53,6 +53,9 @@ func (w *walker) list(ctx context.Context, real string, above state) ([]child, e
 	}
 	kids := make([]child, 0, len(nodes))
 	for _, n := range nodes {
+		if ctx.Err() != nil { // a folder may be large, and the rules many
+			return nil, context.Cause(ctx)
+		}
 		at := join(real, n.name)
 		out, info := w.ignore.match(at, above.ignore)
 		if out && (n.kind != Dir || !w.ignore.reopens(at)) {

@@ -22,7 +22,7 @@ func (l *loader) bake(file string) (*Project, error) {
 	if err := l.list.Err(); err != nil {
 		return nil, err
 	}
-	b := &baker{loader: l, config: c, file: file, done: map[string]*bakeTarget{}}
+	b := &baker{loader: l, config: c, file: file, done: map[string]*bakeTarget{}, resolved: map[string]*bakeTarget{}}
 	return l.finish(b.project())
 }
 
@@ -42,25 +42,42 @@ func (l *loader) bakeConfig(file string) *bakeConfig {
 			l.list.Errorf(diag.Pos{File: name}, diag.HintOf(err), "reading project: %s", err)
 			return nil
 		}
+		if !l.checkBakeShape(name, data) {
+			return nil
+		}
 		parse := parser.ParseHCL
 		if path.Ext(name) == ".json" {
 			parse = parser.ParseJSON
 		}
 		f, diags := parse(data, name)
 		l.hclErrors(name, diags)
-		if f != nil {
+		if f != nil && l.checkBakeBlocks(name, f.Body) {
 			files = append(files, f)
 		}
 	}
 	if l.list.Err() != nil {
 		return nil
 	}
-	c := &bakeConfig{}
-	meta, diags := hclparser.Parse(hclparser.MergeFiles(files), hclparser.Opt{
-		LookupVar: func(name string) (string, bool) { v, ok := l.opts.Env[name]; return v, ok },
-		Vars:      map[string]string{"BAKE_CMD_CONTEXT": "cwd://", "BAKE_LOCAL_PLATFORM": l.platform()},
-	}, c)
-	l.hclErrors(file, diags)
+	type parsed struct {
+		config *bakeConfig
+		meta   *hclparser.ParseMeta
+		diags  hcl.Diagnostics
+	}
+	env, platform := l.opts.Env, l.platform()
+	got, err := evaluated(func() parsed {
+		out := parsed{config: &bakeConfig{}}
+		out.meta, out.diags = hclparser.Parse(hclparser.MergeFiles(files), hclparser.Opt{
+			LookupVar: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
+			Vars:      map[string]string{"BAKE_CMD_CONTEXT": "cwd://", "BAKE_LOCAL_PLATFORM": platform},
+		}, out.config)
+		return out
+	})
+	if err != nil {
+		l.list.Errorf(diag.Pos{File: file}, "", "reading bake file: %s", err)
+		return nil
+	}
+	c, meta := got.config, got.meta
+	l.hclErrors(file, got.diags)
 	if meta == nil {
 		return c
 	}
@@ -107,8 +124,10 @@ type baker struct {
 	*loader
 	config *bakeConfig
 	file   string
-	done   map[string]*bakeTarget // resolved targets by name
+	done   map[string]*bakeTarget // targets that were reached by name
 	order  []string               // names in the order in which they were reached
+
+	resolved map[string]*bakeTarget // targets with what they inherit by name
 }
 
 func (b *baker) project() *Project {
@@ -202,6 +221,9 @@ func (b *baker) reach(name string, from diag.Pos) {
 // resolve gives a target with what it inherits: later parents win over earlier
 // ones, its own values over all.
 func (b *baker) resolve(name string, from diag.Pos, path []string) *bakeTarget {
+	if t, ok := b.resolved[name]; ok {
+		return t
+	}
 	var names []string
 	for _, t := range b.config.Targets {
 		if t.Name != name {
@@ -219,7 +241,8 @@ func (b *baker) resolve(name string, from diag.Pos, path []string) *bakeTarget {
 			}
 		}
 		out.Merge(t)
-		out.pos = t.pos
+		out.pos, out.Inherits = t.pos, nil
+		b.resolved[name] = out
 		return out
 	}
 	b.list.Errorf(from, suggest(name, names), "no target is named %q", name)

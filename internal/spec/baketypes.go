@@ -2,6 +2,7 @@ package spec
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -87,8 +88,7 @@ func (t *bakeTarget) Merge(o *bakeTarget) {
 	if o.Platforms != nil {
 		t.Platforms = o.Platforms
 	}
-	t.Secrets = append(slices.Clone(t.Secrets), o.Secrets...)
-	t.SSH = append(slices.Clone(t.SSH), o.SSH...)
+	t.Secrets, t.SSH = t.Secrets.with(o.Secrets), t.SSH.with(o.SSH)
 	t.Inherits = append(slices.Clone(t.Inherits), o.Inherits...)
 	t.more = append(slices.Clone(t.more), o.others()...)
 }
@@ -140,7 +140,9 @@ func (t *bakeTarget) GetEvalContexts(scope *hcl.EvalContext, block *hcl.Block, l
 					maps.Copy(child.Variables, before.Variables)
 				}
 				child.Variables[name] = v
-				next = append(next, child)
+				if next = append(next, child); len(next) > maxBakeTargets {
+					return nil, fmt.Errorf("the matrix makes more than %d targets", maxBakeTargets)
+				}
 			}
 		}
 		out = next
@@ -183,6 +185,22 @@ func attribute(block *hcl.Block, name string) (*hcl.Attribute, error) {
 
 // bakeEntries are secrets or SSH agents, given as "id=x,env=Y" or as objects.
 type bakeEntries []map[string]string
+
+// with adds entries that are not there yet: one that is inherited twice is one.
+func (e bakeEntries) with(more bakeEntries) bakeEntries {
+	out := slices.Clone(e)
+	seen := map[string]bool{}
+	for _, one := range e {
+		seen[fmt.Sprint(one)] = true
+	}
+	for _, one := range more {
+		if text := fmt.Sprint(one); !seen[text] { // maps are printed in the order of their keys
+			seen[text] = true
+			out = append(out, one)
+		}
+	}
+	return out
+}
 
 // FromCtyValue reads a list of either form; the parser calls it.
 func (e *bakeEntries) FromCtyValue(in cty.Value, p cty.Path) error {

@@ -23,6 +23,10 @@ type stage struct {
 	line int
 }
 
+// maxReference bounds what the variables of a name in FROM come to: no image and no
+// stage has so long a name.
+const maxReference = 4096
+
 // stagesOf reads the stages of a Dockerfile and which of them use which:
 // through FROM, COPY --from and RUN --mount from=.
 func stagesOf(data []byte) ([]stage, error) {
@@ -47,7 +51,13 @@ func stagesOf(data []byte) ([]stage, error) {
 			one.line = s.Location[0].Start.Line
 		}
 		for _, ref := range references(s) {
-			ref = strings.ToLower(os.Expand(ref, func(name string) string { return defaults[name] }))
+			left := maxReference
+			ref = strings.ToLower(os.Expand(ref, func(name string) string {
+				if left -= len(defaults[name]); left < 0 {
+					return ""
+				}
+				return defaults[name]
+			}))
 			if j := stageIndex(out, ref); j >= 0 && j < i {
 				one.uses = append(one.uses, j)
 			}
