@@ -47,6 +47,7 @@ internal/image       < internal/buildkit internal/image/corpus internal/origin s
 internal/origin      < internal/image/corpus strata
 internal/plan        < internal/ci internal/simulate strata internal/cli
 internal/build       < internal/buildkit strata internal/cli
+internal/wire        < internal/buildkit internal/registry internal/cli
 internal/registry    < internal/registry/registrytest strata internal/cli
 internal/generated   < internal/ci internal/export internal/cli
 internal/export      < internal/ci strata internal/cli

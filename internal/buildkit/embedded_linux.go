@@ -134,6 +134,7 @@ func (e *Embedded) startEngine(ctx context.Context, o Options, runc string) erro
 	if err := dropUndated(o.Root); err != nil {
 		return err
 	}
+	limitClients(o.Limits)
 	e.hosts = newHosts(o, newOrigins())
 	e.undo = append(e.undo, func() error { e.hosts.transport.CloseIdleConnections(); return nil })
 	var err error
@@ -244,6 +245,7 @@ func (e *Embedded) serve(ctx context.Context, o Options) error {
 	e.engine = engine{
 		client:       c,
 		dockerConfig: o.DockerConfig,
+		credential:   o.Credential,
 		blobs:        e.worker.ContentStore().WithFallbackNS(namespace + "_history"),
 		embedded:     true,
 		settle:       func() { e.worker.running.settle(settleLimit) },

@@ -1,15 +1,17 @@
 package buildkit
 
 import (
-	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/moby/buildkit/util/tracing"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/strata-build/strata/internal/wire"
 )
 
 const (
@@ -23,33 +25,14 @@ const (
 type hosts struct {
 	registry  func() (string, error)
 	noMirror  bool
-	transport *http.Transport
+	transport *wire.Transport
 	origins   *origins
 }
 
 func newHosts(o Options, from *origins) *hosts {
-	return &hosts{registry: o.Registry, noMirror: o.NoMirror, transport: newTransport(), origins: from}
-}
-
-// newTransport has HTTP/2 off: its flow control bounds uploads (golang/go#14077).
-func newTransport() *http.Transport {
-	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 60 * time.Second}).DialContext,
-		MaxIdleConns:          30,
-		MaxIdleConnsPerHost:   8,
-		IdleConnTimeout:       2 * time.Minute,
-		TLSHandshakeTimeout:   10 * time.Second,
-		ExpectContinueTimeout: 5 * time.Second,
-		ForceAttemptHTTP2:     false,
-		Protocols:             http1(),
-	}
-}
-
-func http1() *http.Protocols {
-	var p http.Protocols
-	p.SetHTTP1(true)
-	return &p
+	// HTTP/2 is off: its flow control bounds uploads (golang/go#14077).
+	over := wire.New(wire.Options{Limits: o.Limits, PerHost: 8, HTTP1: true})
+	return &hosts{registry: o.Registry, noMirror: o.NoMirror, transport: over, origins: from}
 }
 
 // lookup implements docker.RegistryHosts.
@@ -84,25 +67,25 @@ func (h *hosts) own(path string, can docker.HostCapabilities) ([]docker.Registry
 		return nil, err
 	}
 	return []docker.RegistryHost{{
-		Client: h.client(RegistryHost), Scheme: "http", Host: addr, Path: path, Capabilities: can,
+		Client: h.client(RegistryHost, "http", addr), Scheme: "http", Host: addr, Path: path, Capabilities: can,
 	}}, nil
 }
 
 func (h *hosts) upstream(host string) docker.RegistryHost {
-	r := docker.RegistryHost{
-		Client: h.client(host), Scheme: "https", Host: host, Path: "/v2", Capabilities: pull | push,
-	}
+	r := docker.RegistryHost{Scheme: "https", Host: host, Path: "/v2", Capabilities: pull | push}
 	if local, err := docker.MatchLocalhost(host); err == nil && local {
 		r.Scheme = "http"
 	}
 	if host == "docker.io" {
 		r.Host = "registry-1.docker.io"
 	}
+	r.Client = h.client(host, r.Scheme, r.Host)
 	return r
 }
 
-func (h *hosts) client(name string) *http.Client {
-	return &http.Client{Transport: &noting{next: h.transport, host: name, origins: h.origins}}
+func (h *hosts) client(name, scheme, addr string) *http.Client {
+	base := &url.URL{Scheme: scheme, Host: addr}
+	return &http.Client{Transport: &noting{next: h.transport, base: base, host: name, origins: h.origins}}
 }
 
 // origins remembers from which repository a blob is being pulled, so that the
@@ -139,6 +122,7 @@ func (o *origins) forget(d digest.Digest) {
 // noting notes the origin of every blob that is fetched through it from host.
 type noting struct {
 	next    http.RoundTripper
+	base    *url.URL // of the registry
 	host    string
 	origins *origins
 }
@@ -148,7 +132,10 @@ var blobPath = regexp.MustCompile(`^/v2/(.+)/blobs/(sha256:[0-9a-f]{64})$`)
 // RoundTrip notes answers with the blob as well as redirections to it: only the
 // first request of a chain names the repository.
 func (n *noting) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := n.next.RoundTrip(req)
+	resp, err := n.next.RoundTrip(req.WithContext(wire.From(req.Context(), n.base)))
+	if resp != nil {
+		resp.Request = req // by it the next one of a chain is known
+	}
 	if err != nil || req.Method != http.MethodGet || resp.StatusCode >= 400 {
 		return resp, err
 	}
@@ -156,4 +143,17 @@ func (n *noting) RoundTrip(req *http.Request) (*http.Response, error) {
 		n.origins.note(digest.Digest(m[2]), origin{host: n.host, repo: m[1]})
 	}
 	return resp, nil
+}
+
+var limitOnce sync.Once
+
+// limitClients puts limits on the clients that BuildKit takes without being given
+// them: its own one for token services, which a session here asks whichever the
+// engine, and net/http's for addresses that a manifest names for a layer. They
+// are globals, so the first engine of a process decides.
+func limitClients(l wire.Limits) {
+	limitOnce.Do(func() {
+		tracing.DefaultClient.Transport = tracing.NewTransport(wire.New(wire.Options{Limits: l, NotLink: true}))
+		http.DefaultClient = &http.Client{Transport: wire.New(wire.Options{Limits: l, PublicOnly: true})}
+	})
 }

@@ -2,16 +2,23 @@ package buildkit
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
 	"path/filepath"
 	"time"
+
+	"github.com/strata-build/strata/internal/wire"
 )
 
 // RegistryHost is the host name under which the embedded registry is known in
 // references; no such host need exist.
 const RegistryHost = "strata.internal"
+
+// Credential gives the credentials of a registry: a name and a password, an
+// identity token with an empty name, or a token that the registry takes as it is.
+type Credential func(ctx context.Context, host string) (username, secret, token string, err error)
 
 // Options says how to run the embedded engine. Only Root must be set.
 type Options struct {
@@ -40,6 +47,11 @@ type Options struct {
 	// DockerConfig is the folder of docker's config.json, where credentials
 	// come from; "" is docker's own default.
 	DockerConfig string
+	// Credential gives the credentials of a registry; nil is what DockerConfig and
+	// its credential helpers know.
+	Credential Credential
+	// Limits bound how long a registry may keep the engine waiting.
+	Limits wire.Limits
 	// NoWait makes Open fail with a [LockedError] when another process uses
 	// Root, in place of waiting for it.
 	NoWait bool

@@ -13,6 +13,7 @@ import (
 	_ "github.com/moby/buildkit/client/connhelper/kubepod"         // kube-pod://
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/wire"
 )
 
 // dialLimit bounds the first answer of a BuildKit: a pod's takes seconds.
@@ -37,7 +38,9 @@ type TLS struct {
 // RemoteOptions says how to talk to a BuildKit.
 type RemoteOptions struct {
 	TLS          TLS
-	DockerConfig string // see [Options]
+	DockerConfig string     // see [Options]
+	Credential   Credential // see [Options]
+	Limits       wire.Limits
 }
 
 // Dial connects to the BuildKit at addr: unix://PATH, tcp://HOST:PORT,
@@ -48,6 +51,7 @@ func Dial(ctx context.Context, addr string, o RemoteOptions) (*Remote, error) {
 		return nil, diag.Hint(fmt.Errorf("reading engine address %q: unknown kind of address", addr),
 			"use unix://PATH, tcp://HOST:PORT, docker-container://NAME or kube-pod://NAME")
 	}
+	limitClients(o.Limits)
 	c, err := client.New(ctx, addr, o.TLS.options()...)
 	if err != nil {
 		return nil, fmt.Errorf("dialling engine %q: %w", addr, err)
@@ -60,7 +64,7 @@ func Dial(ctx context.Context, addr string, o RemoteOptions) (*Remote, error) {
 			"check that buildkitd runs there, and its certificates")
 	}
 	return &Remote{
-		engine: engine{client: c, dockerConfig: o.DockerConfig, blobs: proxy.NewContentStore(c.ContentClient())},
+		engine: engine{client: c, dockerConfig: o.DockerConfig, credential: o.Credential, blobs: proxy.NewContentStore(c.ContentClient())},
 		addr:   addr,
 	}, nil
 }

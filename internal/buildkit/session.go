@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/types"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth/authprovider"
 	bksecrets "github.com/moby/buildkit/session/secrets"
@@ -45,6 +46,17 @@ func (e *engine) attachables(j build.Job) ([]session.Attachable, error) {
 
 // credentials gives what docker's config and its credential helpers know.
 func (e *engine) credentials() (session.Attachable, error) {
+	if e.credential != nil {
+		return authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
+			AuthConfigProvider: func(ctx context.Context, host string, _ []string, _ authprovider.ExpireCachedAuthCheck) (types.AuthConfig, error) {
+				username, secret, token, err := e.credential(ctx, host)
+				if username == "" {
+					return types.AuthConfig{IdentityToken: secret, RegistryToken: token}, err
+				}
+				return types.AuthConfig{Username: username, Password: secret, RegistryToken: token}, err
+			},
+		}), nil
+	}
 	dir := e.dockerConfig
 	if dir == "" {
 		dir = config.Dir()

@@ -28,6 +28,7 @@ import (
 type engine struct {
 	client       *client.Client
 	dockerConfig string
+	credential   Credential       // see [Options]
 	blobs        content.Provider // of manifests and configs, and of layers when embedded
 	embedded     bool
 	settle       func() // waits for what a cancelled build had started; may be nil

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,7 @@ import (
 	"github.com/strata-build/strata/internal/spec"
 	"github.com/strata-build/strata/internal/vcs"
 	"github.com/strata-build/strata/internal/view"
+	"github.com/strata-build/strata/internal/wire"
 )
 
 // app is one invocation: its flags, and what it has opened so far.
@@ -40,6 +42,7 @@ type app struct {
 		tlsKey, tlsName       string
 		steps                 int
 	}
+	limits   wire.Limits // of registries' silence
 	embedded *registry.Embedded
 	listener *registry.Listener
 	stat     *source.StatCache
@@ -72,6 +75,23 @@ func (a *app) dir() string {
 		return a.flags.dir
 	}
 	return filepath.Join(a.machine.Dir, a.flags.dir)
+}
+
+// readLimits reads how long a registry may keep a command waiting.
+func (a *app) readLimits() error {
+	text := a.machine.Getenv("STRATA_REGISTRY_TIMEOUT")
+	if text == "" {
+		return nil
+	}
+	d, err := time.ParseDuration(text)
+	switch {
+	case err != nil:
+		return diag.Hint(fmt.Errorf("reading STRATA_REGISTRY_TIMEOUT: %q is not a time", text), "a number and a unit: STRATA_REGISTRY_TIMEOUT=2m")
+	case d < time.Second || d > time.Hour:
+		return diag.Hint(fmt.Errorf("reading STRATA_REGISTRY_TIMEOUT: %s is not between 1s and 1h", text), "without it, it is 30s")
+	}
+	a.limits = wire.Patience(d)
+	return nil
 }
 
 // home is where everything lies that Strata keeps on this machine.
@@ -124,7 +144,7 @@ func (a *app) client() (*registry.Client, error) {
 		return nil, err
 	}
 	return registry.New(registry.Options{
-		Embedded: e, MirrorReads: true, Offline: a.flags.offline, UserAgent: "strata/" + a.machine.Version,
+		Embedded: e, MirrorReads: true, Offline: a.flags.offline, UserAgent: "strata/" + a.machine.Version, Limits: a.limits,
 	}), nil
 }
 

@@ -63,6 +63,8 @@ type Machine struct {
 	Environ        []string
 	Dir            string // working directory
 	Now            func() time.Time
+
+	cleanup *cleanup // what must not be left behind by the end of this process; nil: nobody asks
 }
 
 // System is the real machine.
@@ -217,7 +219,7 @@ func (a *app) root() *cobra.Command {
 		SilenceErrors:     true,
 		Args:              noCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkColor() },
+		PersistentPreRunE: func(*cobra.Command, []string) error { return errors.Join(a.checkColor(), a.readLimits()) },
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
 	root.SetVersionTemplate("strata {{.Version}}\n")

@@ -68,7 +68,7 @@ func (a *app) openOne(ctx context.Context, addr string, tell say) (engine, error
 	}
 	e, err := buildkit.Dial(ctx, addr, buildkit.RemoteOptions{TLS: buildkit.TLS{
 		CA: a.flags.tlsCA, Cert: a.flags.tlsCert, Key: a.flags.tlsKey, ServerName: a.flags.tlsName,
-	}})
+	}, Credential: engineCredential(), Limits: a.limits})
 	if err != nil {
 		return nil, err
 	}
@@ -76,20 +76,40 @@ func (a *app) openOne(ctx context.Context, addr string, tell say) (engine, error
 	return e, nil
 }
 
+// engineCredential gives engines what Strata's own client has: Docker's
+// configuration, and helpers that end.
+func engineCredential() buildkit.Credential {
+	ask := registry.DockerCredentials()
+	return func(ctx context.Context, host string) (username, secret, token string, err error) {
+		c, err := ask(ctx, host)
+		if c.IdentityToken != "" {
+			return "", c.IdentityToken, "", err
+		}
+		return c.Username, c.Password, c.RegistryToken, err
+	}
+}
+
 // openEmbedded opens the engine in this process.
 func (a *app) openEmbedded(ctx context.Context, tell say) (*buildkit.Embedded, error) {
+	a.machine.cleanup.begin()
 	e, err := buildkit.Open(ctx, buildkit.Options{
 		Root:           filepath.Join(a.home(), "engine"),
 		Registry:       a.listen,
 		MaxParallelism: a.flags.steps,
+		Credential:     engineCredential(),
+		Limits:         a.limits,
 		Waiting: func(path string, pid int) {
 			tell("waiting for another run on this machine (process %d) to be done with %s", pid, filepath.Dir(path))
 		},
 	})
 	if err != nil {
+		a.machine.cleanup.end()
 		return nil, err
 	}
-	a.onClose(e.Close)
+	a.onClose(func() error {
+		defer a.machine.cleanup.end()
+		return e.Close()
+	})
 	return e, nil
 }
 

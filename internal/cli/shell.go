@@ -67,6 +67,7 @@ func (a *app) shell(ctx context.Context, f shellFlags, name string) error {
 			return err
 		}
 		defer restore()
+		a.machine.cleanup.atLast(restore)
 	}
 	p, err := a.prepare(ctx, f.passFlags, []string{name}, nil)
 	if err != nil {

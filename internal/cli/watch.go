@@ -181,6 +181,10 @@ func (a *app) watch(ctx context.Context, f watchFlags) error {
 		return err
 	}
 	s.SetPolicies(a.watchPolicies(s, f)...)
+	if f.command != "" {
+		a.machine.cleanup.begin()
+		defer a.machine.cleanup.end()
+	}
 	if f.once {
 		return errors.Join(s.Once(ctx), s.Close())
 	}
@@ -219,7 +223,9 @@ func (a *app) serveWatch(s *watch.Service, addr string) (stop func() error, err 
 // fresh is another invocation with the same flags. Each look and each build of a
 // service has its own, so that nothing stays open in between: garbage can be
 // collected, and the engine serves others.
-func (a *app) fresh() *app { return &app{machine: a.machine, args: a.args, flags: a.flags} }
+func (a *app) fresh() *app {
+	return &app{machine: a.machine, args: a.args, flags: a.flags, limits: a.limits}
+}
 
 // watched reads the project anew. It asks no registry.
 func (a *app) watched(ctx context.Context) (watch.Project, error) {
@@ -283,7 +289,7 @@ func (a *app) poll(ctx context.Context, looks []watch.Look) []watch.Answer {
 		return out
 	}
 	client := registry.New(registry.Options{
-		Embedded: e, MirrorReads: true, Offline: a.flags.offline, UserAgent: "strata/" + a.machine.Version, Retries: neverRetries,
+		Embedded: e, MirrorReads: true, Offline: a.flags.offline, UserAgent: "strata/" + a.machine.Version, Retries: neverRetries, Limits: a.limits,
 	})
 	free := make(chan struct{}, pollsAtOnce)
 	var wg sync.WaitGroup

@@ -12,10 +12,16 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/strata-build/strata/internal/wire"
 )
 
 // maxResumes is how often a download that gets no further is taken up again.
 const maxResumes = 5
+
+// resumeProgress is what a resumed download must bring to count as getting
+// further: a registry that cuts each answer after a byte would be asked forever.
+const resumeProgress = 4 << 10
 
 // maxReadBlob bounds [Client.ReadBlob]: what is kept in memory whole are
 // configs, inventories and records.
@@ -86,7 +92,9 @@ type blobReader struct {
 	hash   hash.Hash
 	body   io.ReadCloser
 	off    int64 // bytes handed on so far
-	fails  int   // resumes since the last byte
+	from   int64 // off, when it was last resumed
+	fails  int   // resumes since there was progress
+	silent int   // those among them for which the registry was waited for
 	err    error // what every further Read answers
 }
 
@@ -94,7 +102,11 @@ const opPull = "pulling"
 
 // open asks for the blob from r.off on.
 func (r *blobReader) open() error {
-	q := call{op: opPull, ref: r.ref, method: http.MethodGet, path: "blobs/" + r.desc.Digest.String()}
+	q := call{
+		op: opPull, ref: r.ref, method: http.MethodGet, path: "blobs/" + r.desc.Digest.String(),
+		once: r.silent > 0, // the user has waited for it already
+	}
+	r.from = r.off
 	if r.off > 0 {
 		q.header = http.Header{"Range": {fmt.Sprintf("bytes=%d-", r.off)}}
 	}
@@ -132,7 +144,9 @@ func (r *blobReader) Read(p []byte) (int, error) {
 		if n > 0 {
 			r.hash.Write(p[:n])
 			r.off += int64(n)
-			r.fails = 0
+			if r.off-r.from >= resumeProgress {
+				r.fails, r.silent = 0, 0
+			}
 			if r.desc.Size > 0 && r.off > r.desc.Size {
 				r.err = invalid(opPull, r.ref, "the blob is larger than its %d bytes", r.desc.Size)
 				return 0, r.err
@@ -163,6 +177,12 @@ func (r *blobReader) resume(cause error) error {
 	if cause == io.EOF {
 		cause = io.ErrUnexpectedEOF
 	}
+	if s := (*wire.Silence)(nil); errors.As(cause, &s) {
+		if r.silent++; r.silent > 1 || !s.Repeat {
+			r.body = http.NoBody
+			return transportError(r.ctx, opPull, r.ref, cause)
+		}
+	}
 	for r.ctx.Err() == nil && r.fails < maxResumes && r.client.options.Retries > 0 {
 		if r.fails > 0 {
 			if err := sleep(r.ctx, backoff(r.client.options.RetryWait, r.fails-1)); err != nil {
@@ -176,6 +196,7 @@ func (r *blobReader) resume(cause error) error {
 		}
 		var e *Error
 		if !errors.As(err, &e) || e.Kind != Unavailable {
+			r.body = http.NoBody
 			return err
 		}
 		cause = err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -12,8 +11,9 @@ import (
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/credentials"
 	"oras.land/oras-go/v2/registry/remote/errcode"
+
+	"github.com/strata-build/strata/internal/wire"
 )
 
 // Options are the settings of a [Client]. The zero value talks to any registry
@@ -45,6 +45,9 @@ type Options struct {
 	MaxWait time.Duration
 	// Meter counts requests and bytes; nil: a new one.
 	Meter *Meter
+	// Limits bound how long a registry may keep a request waiting; see there for
+	// what the zero value gives. The embedded registry has none.
+	Limits wire.Limits
 	// Transport replaces the wire, below retries, limits and meter.
 	Transport http.RoundTripper
 	// UserAgent is sent with each request; "" is "strata".
@@ -52,10 +55,12 @@ type Options struct {
 }
 
 // Credential is how a user proves who they are to one host: a name and a
-// password, or an identity token. The zero value is: anonymous.
+// password, or an identity token, or a token that the registry takes as it is.
+// The zero value is: anonymous.
 type Credential struct {
 	Username, Password string
 	IdentityToken      string
+	RegistryToken      string
 }
 
 // Client talks to registries. It is safe for concurrent use.
@@ -67,6 +72,7 @@ type Client struct {
 type state struct {
 	options Options
 	auth    *auth.Client
+	plain   *http.Client // without credentials
 	meter   *Meter
 
 	pullOnly  sync.Map // host or HOST/REPO whose token service refuses push scopes
@@ -87,19 +93,21 @@ func New(o Options) *Client {
 		o.Meter = &Meter{}
 	}
 	if o.Credential == nil {
-		o.Credential = dockerCredentials()
+		o.Credential = DockerCredentials()
 	}
+	plain := &http.Client{Transport: newTransport(o, o.Meter)}
 	return &Client{mirror: o.MirrorReads && o.Embedded != nil, state: &state{
 		options: o,
 		meter:   o.Meter,
+		plain:   plain,
 		auth: &auth.Client{
-			Client:   &http.Client{Transport: newTransport(o, o.Meter)},
+			Client:   plain,
 			Cache:    auth.NewCache(),
 			ClientID: "strata",
 			Header:   http.Header{"User-Agent": {o.UserAgent}},
 			Credential: func(ctx context.Context, host string) (auth.Credential, error) {
 				c, err := o.Credential(ctx, host)
-				return auth.Credential{Username: c.Username, Password: c.Password, RefreshToken: c.IdentityToken}, err
+				return auth.Credential{Username: c.Username, Password: c.Password, RefreshToken: c.IdentityToken, AccessToken: c.RegistryToken}, err
 			},
 		},
 	}}
@@ -119,25 +127,6 @@ func (c *Client) Meter() *Meter { return c.meter }
 // Direct gives the same client without mirrored reads: every read asks the
 // registry that is named.
 func (c *Client) Direct() *Client { return &Client{state: c.state} }
-
-// dockerCredentials gives what `docker login` has kept, read when it is first
-// needed.
-func dockerCredentials() func(context.Context, string) (Credential, error) {
-	store := sync.OnceValues(func() (credentials.Store, error) {
-		return credentials.NewStoreFromDocker(credentials.StoreOptions{})
-	})
-	return func(ctx context.Context, host string) (Credential, error) {
-		s, err := store()
-		if err != nil {
-			return Credential{}, fmt.Errorf("reading Docker's configuration: %w", err)
-		}
-		c, err := credentials.Credential(s)(ctx, host)
-		if err != nil {
-			return Credential{}, fmt.Errorf("asking for the credentials of %q: %w", host, err)
-		}
-		return Credential{Username: c.Username, Password: c.Password, IdentityToken: c.RefreshToken}, nil
-	}
-}
 
 // CheckAccess asks the registry of host whether it answers and accepts the
 // credentials that are kept for it.
@@ -190,9 +179,14 @@ func (c *Client) send(ctx context.Context, r call) (*http.Response, error) {
 	if r.once {
 		ctx = once(ctx)
 	}
+	base, err := url.Parse(c.base(r.ref.Host))
+	if err != nil {
+		return nil, err
+	}
+	ctx = wire.From(ctx, base)
 	target := r.url
 	if target == "" {
-		target = c.base(r.ref.Host) + "/v2/"
+		target = base.String() + "/v2/"
 		if r.ref.Repo != "" {
 			target += r.ref.Repo + "/" + r.path
 		}
@@ -217,6 +211,14 @@ func (c *Client) send(ctx context.Context, r call) (*http.Response, error) {
 	}
 	for k, v := range r.header {
 		req.Header[k] = v
+	}
+	if !wire.SameHost(base, req.URL) {
+		// Where a registry says that an upload goes on, or a list. The credentials
+		// that the user has for that host are none of this registry's business.
+		for k, v := range c.auth.Header {
+			req.Header[k] = v
+		}
+		return c.plain.Do(req)
 	}
 	return c.auth.Do(req)
 }

@@ -20,6 +20,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/wire"
 )
 
 // ErrNotFound is what errors.Is finds in an error that says for certain that a
@@ -45,6 +46,7 @@ const (
 	RateLimited  Kind = "ratelimited"  // too many requests
 	Unavailable  Kind = "unavailable"  // the registry has a problem of its own
 	Unreachable  Kind = "unreachable"  // no answer at all
+	Silent       Kind = "silent"       // it took the request, and then kept it waiting for too long
 	Invalid      Kind = "invalid"      // an answer that must not be used, or a request that was refused
 )
 
@@ -135,6 +137,8 @@ func (e *Error) withHint() error {
 			return diag.Hint(e, "check the folder of the embedded registry: strata doctor")
 		}
 		hint = "the registry has a problem of its own; try again later, or build without it: --offline"
+	case Silent:
+		hint = "try again later, or build without it: --offline; for a registry or a line that is only slow, lengthen the limits: STRATA_REGISTRY_TIMEOUT=2m"
 	case Unreachable:
 		switch {
 		case errors.Is(e.Err, ErrOffline):
@@ -290,9 +294,15 @@ func transportError(ctx context.Context, op string, ref Ref, err error) error {
 		err = uerr.Err // the URL may be signed, and its length helps nobody
 	}
 	e.Err = err
+	var silent *wire.Silence
+	var refused *wire.Refused
 	switch {
 	case errors.As(err, &mine):
 		return err
+	case errors.As(err, &silent):
+		e.Kind, e.Message = Silent, silent.Error()
+	case errors.As(err, &refused):
+		e.Kind, e.Message = Invalid, plain(refused.Error())
 	case errors.As(err, &token):
 		e.Kind, e.Status, e.Message = kindOf(token.StatusCode), token.StatusCode, "no token given"
 		if len(token.Errors) > 0 {
@@ -328,17 +338,21 @@ func isTimeout(err error) bool {
 // isCut says whether a connection ended where it should not have.
 func isCut(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) ||
+		strings.Contains(err.Error(), "http2: client connection lost") // a ping without an answer; net/http has no name for it
 }
 
 // retryAfter reads Retry-After, in seconds or as a date; 0 when there is none.
 func retryAfter(resp *http.Response) time.Duration {
 	v := resp.Header.Get("Retry-After")
-	if n, err := strconv.Atoi(v); err == nil && n > 0 {
-		return time.Duration(n) * time.Second
+	if n, err := strconv.ParseUint(v, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(n, uint64(longestAfter/time.Second))) * time.Second
 	}
 	if t, err := http.ParseTime(v); err == nil {
-		return max(0, time.Until(t))
+		return min(max(0, time.Until(t)), longestAfter)
 	}
 	return 0
 }
+
+// longestAfter is more than any registry means: Docker Hub counts by six hours.
+const longestAfter = 24 * time.Hour

@@ -13,37 +13,19 @@ import (
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/retry"
-)
 
-// dialTimeout bounds the wait for a host that does not answer at all; anything
-// after that ends with the caller's context.
-const dialTimeout = 5 * time.Second
+	"github.com/strata-build/strata/internal/wire"
+)
 
 // newTransport builds what every request passes through, outermost first:
 // retries, the limit per host, the meter, and then the wire or, for
 // [EmbeddedHost], the embedded registry.
 func newTransport(o Options, meter *Meter) http.RoundTripper {
-	wire := o.Transport
-	if wire == nil {
-		wire = newWire(o.MaxPerHost)
-	}
-	var rt http.RoundTripper = &hostSwitch{wire: wire, embedded: o.Embedded, offline: o.Offline}
+	over := wire.New(wire.Options{Limits: o.Limits, PerHost: 2 * o.MaxPerHost, Base: o.Transport}) // reads and writes have a limit each
+	var rt http.RoundTripper = &hostSwitch{wire: over, embedded: o.Embedded, offline: o.Offline}
 	rt = &meterTransport{base: rt, meter: meter}
 	rt = &limitTransport{base: rt, limit: o.MaxPerHost}
 	return &retryTransport{base: rt, options: o}
-}
-
-func newWire(perHost int) *http.Transport {
-	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
-		ForceAttemptHTTP2:     true,
-		MaxIdleConnsPerHost:   2 * perHost, // reads and writes have a limit each
-		IdleConnTimeout:       90 * time.Second,
-		TLSHandshakeTimeout:   2 * dialTimeout,
-		ExpectContinueTimeout: time.Second,
-		DisableCompression:    true, // a body decoded on the way has another digest
-	}
 }
 
 // hostSwitch sends requests for the embedded registry to it and all others
@@ -77,10 +59,14 @@ func (t *hostSwitch) RoundTrip(req *http.Request) (*http.Response, error) {
 // header is there. Holding it until the body is read would let a copy, which
 // reads one blob while it writes another, wait for itself. Token requests pass
 // freely for the same reason.
+//
+// What has waited for a slot while the host said nothing to anybody ends with
+// those that had one: else a hundred look-ups would find out one after the other
+// that a registry hangs.
 type limitTransport struct {
 	base  http.RoundTripper
 	limit int
-	slots sync.Map // slotKey -> chan struct{}
+	hosts sync.Map // slotKey -> *slots
 }
 
 type slotKey struct {
@@ -88,23 +74,63 @@ type slotKey struct {
 	write bool
 }
 
+type slots struct {
+	free chan struct{}
+
+	mu      sync.Mutex
+	heard   time.Time     // when the last answer came
+	silent  time.Time     // when the last request ended because none came
+	silence *wire.Silence // how
+}
+
 func (t *limitTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !strings.HasPrefix(req.URL.Path, "/v2/") || req.URL.Host == EmbeddedHost {
 		return t.base.RoundTrip(req)
 	}
 	write := req.Method != http.MethodGet && req.Method != http.MethodHead
-	v, _ := t.slots.LoadOrStore(slotKey{req.URL.Host, write}, make(chan struct{}, t.limit))
-	slots := v.(chan struct{})
+	v, _ := t.hosts.LoadOrStore(slotKey{req.URL.Host, write}, &slots{free: make(chan struct{}, t.limit)})
+	s := v.(*slots)
+	came := time.Now()
+	var err error
 	select {
-	case slots <- struct{}{}:
-		defer func() { <-slots }()
+	case s.free <- struct{}{}:
+		defer func() { <-s.free }()
+		err = s.silentSince(came)
 	case <-req.Context().Done():
+		err = context.Cause(req.Context())
+	}
+	if err != nil {
 		if req.Body != nil {
 			req.Body.Close()
 		}
-		return nil, req.Context().Err()
+		return nil, err
 	}
-	return t.base.RoundTrip(req)
+	resp, err := t.base.RoundTrip(req)
+	s.note(err)
+	return resp, err
+}
+
+func (s *slots) note(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var silence *wire.Silence
+	switch {
+	case err == nil:
+		s.heard = time.Now()
+	case errors.As(err, &silence):
+		s.silent, s.silence = time.Now(), silence
+	}
+}
+
+// silentSince gives the silence of a host from which nothing was heard since a
+// request came, although it was waited for.
+func (s *slots) silentSince(came time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.silent.After(came) && s.heard.Before(came) {
+		return s.silence
+	}
+	return nil
 }
 
 // retryTransport repeats a request that may be sent again and that failed for
@@ -131,6 +157,7 @@ type retryPolicy struct {
 	req     *http.Request
 	options Options
 	waited  time.Duration
+	kept    bool // waiting once, by a registry that said nothing
 }
 
 // Retry says how long to wait before sending the request again; a negative
@@ -138,7 +165,7 @@ type retryPolicy struct {
 func (p *retryPolicy) Retry(attempt int, resp *http.Response, err error) (time.Duration, error) {
 	ctx := p.req.Context()
 	if attempt >= p.options.Retries || ctx.Err() != nil || ctx.Value(onceKey{}) != nil ||
-		p.req.URL.Host == EmbeddedHost || !passing(resp, err) {
+		p.req.URL.Host == EmbeddedHost || !passing(resp, err) && !p.silent(err) {
 		return -1, nil
 	}
 	wait := backoff(p.options.RetryWait, attempt)
@@ -152,10 +179,26 @@ func (p *retryPolicy) Retry(attempt int, resp *http.Response, err error) (time.D
 	return wait, nil
 }
 
+// silent says whether err is a silence that is worth another try: one alone, as
+// each takes its time.
+func (p *retryPolicy) silent(err error) bool {
+	var s *wire.Silence
+	if !errors.As(err, &s) || !s.Repeat || p.kept || !isRead(p.req.Method) {
+		return false
+	}
+	p.kept = true
+	return true
+}
+
 // passing says whether a failure may be gone in a moment. A refused connection
 // or an unknown host is told at once.
 func passing(resp *http.Response, err error) bool {
-	if err != nil {
+	var silent *wire.Silence
+	var refused *wire.Refused
+	switch {
+	case errors.As(err, &silent), errors.As(err, &refused):
+		return false
+	case err != nil:
 		return !errors.Is(err, syscall.ECONNREFUSED) && (isCut(err) || isTimeout(err))
 	}
 	switch resp.StatusCode {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/strata-build/strata/internal/wire"
 )
 
 // smallUpload is the size up to which a stream is held in memory, so that it
@@ -51,6 +53,7 @@ func (c *Client) MountOrPush(ctx context.Context, from, to Ref, d ocispec.Descri
 // again runs an upload, and repeats it from its start as long as its failure
 // may pass. A start that gives no upload means that none is needed.
 func (c *Client) again(ctx context.Context, start func() (*upload, error), send func(*upload) error) error {
+	silent := false
 	for attempt := 0; ; attempt++ {
 		u, err := start()
 		if err != nil || u == nil {
@@ -59,8 +62,14 @@ func (c *Client) again(ctx context.Context, start func() (*upload, error), send 
 		err = send(u)
 		var e *Error
 		if !errors.As(err, &e) || attempt >= c.options.Retries || e.Host == EmbeddedHost ||
-			e.Kind != Unavailable && e.Kind != RateLimited {
+			e.Kind != Unavailable && e.Kind != RateLimited && e.Kind != Silent {
 			return err
+		}
+		if s := (*wire.Silence)(nil); errors.As(err, &s) {
+			if !s.Repeat || silent {
+				return err
+			}
+			silent = true // one other try, as each takes its time
 		}
 		wait := max(backoff(c.options.RetryWait, attempt), e.RetryAfter)
 		if wait > c.options.MaxWait || sleep(ctx, wait) != nil {
