@@ -1,0 +1,4 @@
+package registry
+
+// DockerCredentialsWithin is DockerCredentials with another limit for helpers.
+var DockerCredentialsWithin = dockerCredentials
