@@ -192,7 +192,7 @@ func resolveExternal(ctx context.Context, c Config, e external, known func() map
 	}
 	r := resolved{ref: ref, source: a.Source.Repository(), index: a.Desc.Digest, digest: a.Desc.Digest}
 	if registry.IsIndex(a.Desc.MediaType) {
-		child, err := registry.PlatformOf(a.Body, e.platform)
+		child, err := c.Client.Choose(ctx, a.Source, a.Body, e.platform)
 		if err != nil {
 			return r, fmt.Errorf("choosing from the image %q: %w", e.image, err)
 		}

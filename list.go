@@ -63,6 +63,8 @@ func Tags(ctx context.Context, c Config) ([]Listed, error) {
 	return out, err
 }
 
+// listOne lists an image, or those of an index; what an index holds is not looked
+// into where it is an index itself.
 func listOne(ctx context.Context, c *registry.Client, ref registry.Ref) (Listed, error) {
 	a := c.Lookup(ctx, ref)
 	if a.Err != nil {
@@ -87,15 +89,20 @@ func listOne(ctx context.Context, c *registry.Client, ref registry.Ref) (Listed,
 	}
 	var names []string
 	for _, m := range idx.Manifests {
-		if m.Platform == nil {
+		if m.Platform == nil || registry.IsIndex(m.MediaType) {
 			continue
 		}
 		names = append(names, m.Platform.OS+"/"+m.Platform.Architecture)
-		child, err := listOne(ctx, c, ref.WithDigest(m.Digest))
+		a := c.Lookup(ctx, ref.WithDigest(m.Digest))
+		if a.Err != nil {
+			return l, a.Err
+		}
+		img, err := parsePicture(a)
 		if err != nil {
 			return l, err
 		}
-		l.Size += child.Size
+		size, _ := img.size()
+		l.Size += size
 	}
 	l.Platforms = strings.Join(names, ", ")
 	return l, nil

@@ -34,6 +34,9 @@ func parsePicture(a registry.Answer) (*picture, error) {
 
 func readPicture(repo registry.Ref, desc ocispec.Descriptor, body []byte) (*picture, error) {
 	p := &picture{ref: repo.Repository(), desc: desc, body: body}
+	if registry.IsIndex(desc.MediaType) {
+		return nil, fmt.Errorf("reading the manifest %s: it is a list of images, and not one", desc.Digest)
+	}
 	if err := json.Unmarshal(body, &p.manifest); err != nil {
 		return nil, fmt.Errorf("reading the manifest %s: %w", desc.Digest, err)
 	}

@@ -26,8 +26,8 @@ type manifest struct {
 func missing(ctx context.Context, c *registry.Client, of []manifest) ([]string, error) {
 	var gone []string
 	blobs := map[registry.Ref]blobOf{}
-	seen := map[registry.Ref]bool{}
-	for len(of) > 0 {
+	seen, asked := map[registry.Ref]bool{}, map[registry.Ref]bool{}
+	for depth := 0; len(of) > 0; depth++ {
 		var next []manifest
 		for _, m := range of {
 			switch m.answer.State {
@@ -50,7 +50,16 @@ func missing(ctx context.Context, c *registry.Client, of []manifest) ([]string, 
 			if err != nil {
 				gone = append(gone, fmt.Sprintf("%s: %v", m.name, err))
 			}
-			next = append(next, children...)
+			if depth == mostNested && len(children) > 0 {
+				gone = append(gone, fmt.Sprintf("%s: indexes are nested more than %d deep", m.name, mostNested))
+				continue
+			}
+			for _, child := range children { // several indexes may name one
+				if at := child.repo.WithDigest(child.answer.Desc.Digest); !asked[at] {
+					asked[at] = true
+					next = append(next, child)
+				}
+			}
 		}
 		if len(next) > 0 {
 			refs := make([]registry.Ref, len(next))
@@ -66,6 +75,9 @@ func missing(ctx context.Context, c *registry.Client, of []manifest) ([]string, 
 	without, err := missingBlobs(ctx, c, blobs)
 	return append(gone, without...), err
 }
+
+// mostNested is how deep indexes may be nested; nobody nests them deeper than two.
+const mostNested = 4
 
 // blobOf is a blob and the name of an image that needs it.
 type blobOf struct {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
@@ -16,11 +17,20 @@ import (
 // one registry; elsewhere they are streamed, unless they are there already.
 // The tag moves last.
 func (c *Client) CopyImage(ctx context.Context, from, to Ref) (ocispec.Descriptor, error) {
+	return c.copyImage(ctx, from, to, map[digest.Digest]bool{}, 0)
+}
+
+// copyImage is CopyImage of what is depth indexes deep. What was copied is not
+// copied again: a few indexes can name each other's children without number.
+func (c *Client) copyImage(ctx context.Context, from, to Ref, done map[digest.Digest]bool, depth int) (ocispec.Descriptor, error) {
 	a := c.Lookup(ctx, from)
-	if a.Err != nil {
+	switch {
+	case a.Err != nil:
 		return a.Desc, a.Err
+	case depth >= maxDepth && IsIndex(a.Desc.MediaType):
+		return a.Desc, invalid("copying", from, "indexes are nested more than %d deep", maxDepth)
 	}
-	if err := c.copyChildren(ctx, a.Source, to, a.Desc.MediaType, a.Body); err != nil {
+	if err := c.copyChildren(ctx, a.Source, to, a.Desc.MediaType, a.Body, done, depth); err != nil {
 		return a.Desc, err
 	}
 	if to.Digest == "" && to.Tag == "" {
@@ -33,18 +43,20 @@ func (c *Client) CopyImage(ctx context.Context, from, to Ref) (ocispec.Descripto
 // the same line.
 const maxCopies = 4
 
-func (c *Client) copyChildren(ctx context.Context, from, to Ref, mediaType string, body []byte) error {
-	var m struct {
-		Config    *ocispec.Descriptor
-		Layers    []ocispec.Descriptor
-		Manifests []ocispec.Descriptor
-	}
+func (c *Client) copyChildren(ctx context.Context, from, to Ref, mediaType string, body []byte, done map[digest.Digest]bool, depth int) error {
+	var m described
 	if err := json.Unmarshal(body, &m); err != nil {
 		return invalid("copying", from, "%v", err)
 	}
 	if IsIndex(mediaType) {
 		for _, child := range m.Manifests {
-			if _, err := c.CopyImage(ctx, from.WithDigest(child.Digest), to.WithDigest(child.Digest)); err != nil {
+			if done[child.Digest] {
+				continue
+			}
+			if done[child.Digest] = true; len(done) > maxPlatforms {
+				return invalid("copying", from, "it has more than %d images", maxPlatforms)
+			}
+			if _, err := c.copyImage(ctx, from.WithDigest(child.Digest), to.WithDigest(child.Digest), done, depth+1); err != nil {
 				return err
 			}
 		}
@@ -61,8 +73,8 @@ func (c *Client) copyChildren(ctx context.Context, from, to Ref, mediaType strin
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxCopies)
-	for _, digest := range slices.Sorted(maps.Keys(blobs)) {
-		g.Go(func() error { return c.copyBlob(gctx, from, to, blobs[digest]) })
+	for _, blob := range slices.Sorted(maps.Keys(blobs)) {
+		g.Go(func() error { return c.copyBlob(gctx, from, to, blobs[blob]) })
 	}
 	return g.Wait()
 }

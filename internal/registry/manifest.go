@@ -66,7 +66,7 @@ func (c *Client) head(ctx context.Context, ref Ref) (ocispec.Descriptor, error) 
 		MediaType: headerType(resp), Size: resp.ContentLength,
 		Digest: digest.Digest(resp.Header.Get("Docker-Content-Digest")),
 	}
-	if d.Digest.Validate() != nil || d.Size < 0 || !isManifestType(d.MediaType) {
+	if d.Digest.Validate() != nil || d.Size < 0 || d.Size > maxManifest || !isManifestType(d.MediaType) {
 		d, _, err = c.fetch(ctx, op, ref) // a registry that says too little in a HEAD
 		return d, err
 	}
@@ -198,7 +198,7 @@ func checkManifest(header string, body []byte) (string, error) {
 	case m.Manifests != nil && (m.Config != nil || m.Layers != nil):
 		return "", errors.New("the manifest is an index and an image at once")
 	}
-	return mediaType, nil
+	return mediaType, checkParts(mediaType, body)
 }
 
 // checkDigest gives the digest of body, which must be the one asked for and
@@ -226,7 +226,7 @@ func (c *Client) Platform(ctx context.Context, ref Ref, platform string) (ocispe
 	if err != nil || !IsIndex(d.MediaType) {
 		return d, body, err
 	}
-	child, err := PlatformOf(body, platform)
+	child, err := c.Choose(ctx, ref, body, platform)
 	if err != nil {
 		return ocispec.Descriptor{}, nil, fmt.Errorf("looking up %q: %w", ref, err)
 	}
@@ -257,11 +257,17 @@ func PlatformOf(index []byte, platform string) (ocispec.Descriptor, error) {
 		}
 	}
 	if best < 0 {
-		err := fmt.Errorf("there is no image for %s", platform)
+		err := fmt.Errorf("%w for %s", errNoPlatform, platform)
+		if len(has) > mostNamed {
+			has = append(has[:mostNamed], "...")
+		}
 		return ocispec.Descriptor{}, diag.Hint(err, "the image has: %s", strings.Join(has, ", "))
 	}
 	return list.Manifests[best], nil
 }
+
+// mostNamed bounds the platforms that a hint names.
+const mostNamed = 30
 
 // PutManifest puts body at ref: at its digest if it has one, else at its tag.
 func (c *Client) PutManifest(ctx context.Context, ref Ref, mediaType string, body []byte) (ocispec.Descriptor, error) {
@@ -313,6 +319,7 @@ func (c *Client) Delete(ctx context.Context, ref Ref) error {
 func (c *Client) Tags(ctx context.Context, repo Ref) ([]string, error) {
 	const op = "listing the tags of"
 	var all []string
+	seen, pages := map[string]bool{}, progressing{most: maxTags}
 	r := call{op: op, ref: repo.Repository(), method: http.MethodGet, path: "tags/list", query: url.Values{"n": {"1000"}}}
 	for {
 		var page struct {
@@ -322,9 +329,18 @@ func (c *Client) Tags(ctx context.Context, repo Ref) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, page.Tags...)
+		before := len(all)
+		for _, t := range page.Tags {
+			if !seen[t] {
+				seen[t] = true
+				all = append(all, t)
+			}
+		}
 		if next == "" {
 			return all, nil
+		}
+		if err := pages.page(len(all)-before, len(all)); err != nil {
+			return nil, invalid(op, r.ref, "%v", err)
 		}
 		r.url = next
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -70,6 +71,7 @@ func (c *Client) askReferrers(ctx context.Context, ref Ref, artifactType string)
 	if artifactType != "" {
 		r.query = url.Values{"artifactType": {artifactType}}
 	}
+	seen, pages := map[digest.Digest]bool{}, progressing{most: maxReferrers}
 	for {
 		var page ocispec.Index
 		next, err := c.getPage(ctx, r, &page)
@@ -79,10 +81,19 @@ func (c *Client) askReferrers(ctx context.Context, ref Ref, artifactType string)
 			}
 			return nil, true, err
 		}
-		list = append(list, page.Manifests...)
+		before := len(list)
+		for _, d := range page.Manifests {
+			if !seen[d.Digest] {
+				seen[d.Digest] = true
+				list = append(list, d)
+			}
+		}
 		if next == "" {
 			c.referrers.Store(ref.Host, true)
 			return ofType(list, artifactType), true, nil // a registry may ignore the filter
+		}
+		if err := pages.page(len(list)-before, len(list)); err != nil {
+			return nil, true, invalid(r.op, r.ref, "%v", err)
 		}
 		r.url = next
 	}

@@ -51,17 +51,20 @@ func TestHangingRegistry(t *testing.T) {
 	blob := ocispec.Descriptor{Digest: digest.FromString("absent"), Size: 6}
 	open := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("absent")), nil }
 	for name, do := range map[string]func() error{
-		"Resolve":    func() error { _, err := r.Client.Resolve(ctx, r.Ref("app:1")); return err },
-		"Lookup":     func() error { return r.Client.Lookup(ctx, r.Ref("app:1")).Err },
-		"Platform":   func() error { _, _, err := r.Client.Platform(ctx, r.Ref("app:1"), "linux/amd64"); return err },
-		"ReadBlob":   func() error { _, err := r.Client.ReadBlob(ctx, r.Ref("app"), blob); return err },
-		"HasBlob":    func() error { _, err := r.Client.HasBlob(ctx, r.Ref("app"), blob); return err },
-		"PushBlob":   func() error { return r.Client.PushBlob(ctx, r.Ref("app"), blob, open) },
-		"PushStream": func() error { _, err := r.Client.PushStream(ctx, r.Ref("app"), "x/y", strings.NewReader("x")); return err },
-		"Mount":      func() error { _, err := r.Client.Mount(ctx, r.Ref("base"), r.Ref("app"), blob); return err },
-		"Tags":       func() error { _, err := r.Client.Tags(ctx, r.Ref("app")); return err },
-		"Referrers":  func() error { _, err := r.Client.Referrers(ctx, r.Ref("app").WithDigest(image.Digest), ""); return err },
-		"Delete":     func() error { return r.Client.Delete(ctx, r.Ref("app:1")) },
+		"Resolve":  func() error { _, err := r.Client.Resolve(ctx, r.Ref("app:1")); return err },
+		"Lookup":   func() error { return r.Client.Lookup(ctx, r.Ref("app:1")).Err },
+		"Platform": func() error { _, _, err := r.Client.Platform(ctx, r.Ref("app:1"), "linux/amd64"); return err },
+		"ReadBlob": func() error { _, err := r.Client.ReadBlob(ctx, r.Ref("app"), blob); return err },
+		"HasBlob":  func() error { _, err := r.Client.HasBlob(ctx, r.Ref("app"), blob); return err },
+		"PushBlob": func() error { return r.Client.PushBlob(ctx, r.Ref("app"), blob, open) },
+		"PushStream": func() error {
+			_, err := r.Client.PushStream(ctx, r.Ref("app"), "x/y", strings.NewReader("x"))
+			return err
+		},
+		"Mount":     func() error { _, err := r.Client.Mount(ctx, r.Ref("base"), r.Ref("app"), blob); return err },
+		"Tags":      func() error { _, err := r.Client.Tags(ctx, r.Ref("app")); return err },
+		"Referrers": func() error { _, err := r.Client.Referrers(ctx, r.Ref("app").WithDigest(image.Digest), ""); return err },
+		"Delete":    func() error { return r.Client.Delete(ctx, r.Ref("app:1")) },
 		"CheckAccess": func() error {
 			return r.Client.CheckAccess(ctx, r.Host)
 		},
