@@ -18,7 +18,7 @@ const (
 	// endGrace is how long a command may take to end once it is told to. What
 	// still goes on then waits where it can't be told: in opening a FIFO, or in a
 	// file system that is gone.
-	endGrace = 700 * time.Millisecond
+	endGrace = 500 * time.Millisecond
 	// cleanupGrace is the same for one that has containers and mounts, or a command
 	// of a watch, which has ten seconds after SIGTERM.
 	cleanupGrace = 15 * time.Second
