@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -57,7 +58,8 @@ func registryOf(ts *testscript.TestScript, name string) *faulty {
 
 // cmdFault makes a registry misbehave: fault NAME MODE [METHOD-AND-PATH], where
 // MODE is an HTTP status, "wrongtype" (an answer that is no manifest), "cut" (the
-// connection ends) or "none", and the last a regular expression.
+// connection ends), "hang" (no answer), "stall" (half of one), "trickle" (a byte
+// now and then) or "none", and the last a regular expression.
 func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
 	mustUse(ts, !neg && (len(args) == 2 || len(args) == 3), "fault NAME MODE [METHOD-AND-PATH]")
 	match := regexp.MustCompile("")
@@ -84,6 +86,21 @@ func (f *faulty) fail(w http.ResponseWriter, r *http.Request) bool {
 	switch mode {
 	case "cut":
 		panic(http.ErrAbortHandler)
+	case "hang":
+		<-r.Context().Done()
+		return true
+	case "stall", "trickle":
+		w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+		w.Header().Set("Content-Length", "1000")
+		for r.Context().Err() == nil {
+			io.WriteString(w, " ")
+			w.(http.Flusher).Flush()
+			if mode == "stall" {
+				<-r.Context().Done()
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		return true
 	case "wrongtype":
 		w.Header().Set("Content-Type", "application/vnd.docker.plugin.v1+json")
 		io.WriteString(w, `{"schemaVersion":1}`)
