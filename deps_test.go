@@ -26,6 +26,7 @@ internal/diag        < internal/githistory internal/graph internal/hostfile inte
 internal/diag        < internal/source internal/spec internal/vcs internal/watch strata internal/cli
 internal/hostfile    < internal/buildkit internal/generated internal/source internal/spec strata internal/cli
 internal/event       < internal/build internal/buildkit internal/record internal/view strata internal/cli
+internal/printable   < internal/record internal/view internal/cli
 internal/dockerfile  < internal/change internal/export internal/graph internal/image/corpus internal/initproject
 internal/dockerfile  < internal/key internal/simulate strata
 internal/spec        < internal/ci internal/export internal/graph internal/initproject internal/simulate internal/slot
@@ -91,7 +92,7 @@ var heavy = []struct {
 var pure = []string{
 	"internal/diag", "internal/event", "internal/dockerfile", "internal/graph", "internal/key", "internal/plan",
 	"internal/slot", "internal/lock", "internal/export", "internal/inventory", "internal/build", "internal/journal", "internal/change", "internal/prune",
-	"internal/packages", "internal/times",
+	"internal/packages", "internal/times", "internal/printable",
 }
 
 // worldly are the standard library's ways to the world.

@@ -32,6 +32,7 @@ import (
 // app is one invocation: its flags, and what it has opened so far.
 type app struct {
 	machine Machine
+	raw     Machine  // the same with outputs that escape nothing, for what is no text of the program
 	args    []string // as typed, without the program's name
 	flags   struct {
 		dir, file, color, tag string
@@ -118,6 +119,29 @@ func (a *app) palette(w io.Writer) view.Palette {
 		Flag: a.flags.color, Terminal: view.IsTerminal(w), NoColor: env("NO_COLOR"),
 		Force: env("CLICOLOR_FORCE"), CLIColor: env("CLICOLOR"), Term: env("TERM"),
 	})}
+}
+
+// guard puts the last check before both outputs, and gives what ends it.
+func (a *app) guard() (flush func()) {
+	a.raw = a.machine
+	wrap := func(w io.Writer) *view.Guard {
+		terminal := view.IsTerminal(w)
+		return &view.Guard{Out: w, Control: func() bool { return terminal || a.palette(w).Color }}
+	}
+	out, err := wrap(a.raw.Stdout), wrap(a.raw.Stderr)
+	a.machine.Stdout, a.machine.Stderr = out, err
+	return func() {
+		_, _ = out.Flush(), err.Flush() // what is left of a character
+	}
+}
+
+// filesOut is where a file goes that is written to standard output: as it is
+// into another file or a pipe, fit to be read on a terminal.
+func (a *app) filesOut() io.Writer {
+	if view.IsTerminal(a.raw.Stdout) {
+		return a.machine.Stdout
+	}
+	return a.raw.Stdout
 }
 
 // registry opens the embedded registry, once.

@@ -233,7 +233,7 @@ func (a *app) keepRecord(ctx context.Context, p *strata.Pass, rec *record.Record
 		err = s.Write(done)
 	}
 	if err != nil {
-		fmt.Fprintf(a.machine.Stderr, "strata: warning: keeping the record of the run: %v\n", err)
+		view.Fprintf(a.machine.Stderr, "strata: warning: keeping the record of the run: %v\n", err)
 	}
 }
 
@@ -314,7 +314,7 @@ func (a *app) showResult(p *strata.Pass, res strata.Result, took time.Duration) 
 		})
 	}
 	_ = t.Write(w, a.palette(w), a.width(w))
-	fmt.Fprintf(w, "\n%d built, %s%d appended, %d reused in %s; %s\n",
+	view.Fprintf(w, "\n%d built, %s%d appended, %d reused in %s; %s\n",
 		count(res, plan.Build), ifAny(count(res, plan.Rebase), "rebased"), count(res, plan.Append), count(res, plan.Reuse), view.Duration(took), tagsWord(p, res))
 }
 

@@ -312,17 +312,17 @@ func (a *app) tellDrift(drift []ci.Drift, asJSON bool) error {
 		}
 	} else {
 		for _, d := range drift {
-			fmt.Fprintln(w, printable(d.String()))
+			view.Fprintln(w, d)
 		}
 	}
 	if len(drift) == 0 {
 		if !asJSON {
-			fmt.Fprintln(w, "The generated files are as they should be.")
+			view.Fprintln(w, "The generated files are as they should be.")
 		}
 		return nil
 	}
 	p := a.palette(a.machine.Stderr)
-	fmt.Fprintf(a.machine.Stderr, "%s the command that stands in each file writes it again\n", p.Paint(view.Cyan, "strata: hint:"))
+	view.Fprintf(a.machine.Stderr, "%s the command that stands in each file writes it again\n", p.Paint(view.Cyan, "strata: hint:"))
 	return code(exitChanges)
 }
 
@@ -399,7 +399,7 @@ func (a *app) tellWritten(done []written, f ciFlags) error {
 		if f.dryRun && word != "unchanged" {
 			word = "would be " + word
 		}
-		fmt.Fprintf(w, "%s: %s\n", word, d.Path)
+		view.Fprintf(w, "%s: %s\n", word, d.Path)
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func (r ciRepository) has(branch string) bool {
 // warnOfRepository says what a host would make of the files, other than what is
 // likely meant. own are the generator's options.
 func (a *app) warnOfRepository(r ciRepository, own *pflag.FlagSet) {
-	warn := func(text, hint string) { a.warn(diag.Finding{Text: printable(text), Hint: hint}) }
+	warn := func(text, hint string) { a.warn(diag.Finding{Text: text, Hint: hint}) }
 	switch {
 	case r.none:
 		warn(fmt.Sprintf("%q is in no git repository: a host finds the files only at the top of one", r.dir), "git init, there or above")

@@ -100,11 +100,12 @@ func (e *codeError) Unwrap() error { return e.err }
 // Run runs one command and gives its exit code.
 func Run(ctx context.Context, m Machine, args []string) int {
 	a := &app{machine: m, args: args}
+	defer a.guard()()
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(m.Stdin)
-	root.SetOut(m.Stdout)
-	root.SetErr(m.Stderr)
+	root.SetOut(a.machine.Stdout)
+	root.SetErr(a.machine.Stderr)
 	err := root.ExecuteContext(ctx)
 	if e := a.close(); err == nil {
 		err = e
@@ -156,25 +157,14 @@ func (a *app) complain(err error) {
 // that is no Dockerfile.
 const mostFindings = 50
 
-// printable replaces what a terminal would act on: an error quotes foreign
-// files.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '\uFFFD'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "\uFFFD"))
-}
-
 func (a *app) complainOf(err error) {
 	p := a.palette(a.machine.Stderr)
 	for _, line := range strings.Split(strings.TrimRight(err.Error(), "\n"), "\n") {
-		fmt.Fprintf(a.machine.Stderr, "%s %s\n", p.Paint(view.Red, "strata: error:"), printable(line))
+		view.Fprintf(a.machine.Stderr, "%s %s\n", p.Paint(view.Red, "strata: error:"), line)
 	}
 	if hint := diag.HintOf(err); hint != "" {
 		for _, line := range strings.Split(hint, "\n") {
-			fmt.Fprintf(a.machine.Stderr, "%s %s\n", p.Paint(view.Cyan, "strata: hint:"), printable(line))
+			view.Fprintf(a.machine.Stderr, "%s %s\n", p.Paint(view.Cyan, "strata: hint:"), line)
 		}
 	}
 }
@@ -184,9 +174,11 @@ func (a *app) warn(f diag.Finding) {
 	f.Severity = diag.Error // the word stands in front already
 	hint := f.Hint
 	f.Hint = ""
-	fmt.Fprintf(a.machine.Stderr, "%s %s\n", p.Paint(view.Yellow, "strata: warning:"), f)
-	if hint != "" {
-		fmt.Fprintf(a.machine.Stderr, "%s %s\n", p.Paint(view.Cyan, "strata: hint:"), hint)
+	for _, line := range strings.Split(f.String(), "\n") {
+		view.Fprintf(a.machine.Stderr, "%s %s\n", p.Paint(view.Yellow, "strata: warning:"), line)
+	}
+	for _, line := range lines(hint) {
+		view.Fprintf(a.machine.Stderr, "%s %s\n", p.Paint(view.Cyan, "strata: hint:"), line)
 	}
 }
 
@@ -264,7 +256,7 @@ func (a *app) versionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Show the version", Args: takes(0, 0), Example: "  strata version", GroupID: "machine",
 		RunE: func(*cobra.Command, []string) error {
-			fmt.Fprintln(a.machine.Stdout, "strata", a.machine.Version)
+			view.Fprintln(a.machine.Stdout, "strata", a.machine.Version)
 			return nil
 		},
 	}

@@ -163,7 +163,7 @@ func (a *app) putExport(files []export.File, p *strata.Pass, f exportFlags) erro
 		if len(files) > 1 {
 			return diag.Hint(fmt.Errorf("writing to standard output: these are %d files", len(files)), "name one unit, or a folder with --out")
 		}
-		_, err := a.machine.Stdout.Write(mark.Mark(string(files[0].Data), files[0].Mark))
+		_, err := a.filesOut().Write(mark.Mark(string(files[0].Data), files[0].Mark))
 		return err
 	}
 	type state struct {
@@ -189,7 +189,7 @@ func (a *app) putExport(files []export.File, p *strata.Pass, f exportFlags) erro
 		pal := a.palette(a.machine.Stdout)
 		style := map[string]view.Style{"written": view.Green, "unchanged": view.Dim, "differs": view.Yellow, "missing": view.Yellow}
 		for _, s := range states {
-			fmt.Fprintf(a.machine.Stdout, "%s  %s\n", pal.Paint(style[s.State], fmt.Sprintf("%-9s", s.State)), s.File)
+			view.Fprintf(a.machine.Stdout, "%s  %s\n", pal.Paint(style[s.State], fmt.Sprintf("%-9s", s.State)), s.File)
 		}
 	}
 	if stale {

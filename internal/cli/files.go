@@ -64,7 +64,7 @@ func inventoryJSON(inv *inventory.Inventory) []fileJSON {
 func writeInventory(w io.Writer, inv *inventory.Inventory) error {
 	b := bufio.NewWriter(w)
 	for e := range inv.All() {
-		fmt.Fprintln(b, fileLine(e))
+		view.Fprintln(b, fileLine(e))
 	}
 	return b.Flush()
 }
@@ -158,20 +158,20 @@ func (a *app) writeDiff(diffs []inventory.Difference) error {
 		switch {
 		case d.Before.Kind == inventory.None:
 			added++
-			fmt.Fprintln(w, pal.Paint(view.Green, "+ "+fileLine(&d.After)))
+			view.Fprintln(w, pal.Paint(view.Green, "+ "+fileLine(&d.After)))
 		case d.After.Kind == inventory.None:
 			removed++
-			fmt.Fprintln(w, pal.Paint(view.Red, "- "+fileLine(&d.Before)))
+			view.Fprintln(w, pal.Paint(view.Red, "- "+fileLine(&d.Before)))
 		default:
 			changed++
-			fmt.Fprintln(w, pal.Paint(view.Red, "- "+fileLine(&d.Before)))
-			fmt.Fprintln(w, pal.Paint(view.Green, "+ "+fileLine(&d.After)))
+			view.Fprintln(w, pal.Paint(view.Red, "- "+fileLine(&d.Before)))
+			view.Fprintln(w, pal.Paint(view.Green, "+ "+fileLine(&d.After)))
 		}
 	}
 	sign := "+"
 	if grown < 0 {
 		sign, grown = "-", -grown
 	}
-	fmt.Fprintf(w, "%d added, %d removed, %d changed; %s%s\n", added, removed, changed, sign, view.Bytes(grown))
+	view.Fprintf(w, "%d added, %d removed, %d changed; %s%s\n", added, removed, changed, sign, view.Bytes(grown))
 	return w.Flush()
 }

@@ -94,7 +94,7 @@ func (a *app) history(ctx context.Context, f historyFlags, limit int) ([]record.
 		}
 		rs, warnings, err := s.Records(record.Filter{Project: project, Limit: limit})
 		for _, w := range warnings {
-			fmt.Fprintf(a.machine.Stderr, "strata: warning: %v\n", w)
+			view.Fprintf(a.machine.Stderr, "strata: warning: %v\n", w)
 		}
 		return rs, err
 	}

@@ -181,7 +181,7 @@ func (h *hotfix) refusal(allowed change.Class) error {
 // estimate.
 func (h *hotfix) show(w io.Writer) error {
 	if h.result.Class == change.None {
-		_, err := fmt.Fprintln(w, "Nothing changed: every unit is in the registry.")
+		_, err := view.Fprintln(w, "Nothing changed: every unit is in the registry.")
 		return err
 	}
 	t := view.Table{Columns: []view.Column{{Title: "UNIT"}, {Title: "CLASS"}, {Title: "CHANGE"}, {Title: "WHY", Shrink: true}}}
@@ -197,7 +197,7 @@ func (h *hotfix) show(w io.Writer) error {
 	if err := t.Write(w, h.app.palette(w), h.app.width(w)); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nA change of class %s: it may take %s, and should take %s.\n\n", h.result.Class, minutes(h.result.Class), h.estimateText())
+	_, err := view.Fprintf(w, "\nA change of class %s: it may take %s, and should take %s.\n\n", h.result.Class, minutes(h.result.Class), h.estimateText())
 	return err
 }
 
@@ -263,7 +263,7 @@ func (h *hotfix) showAfter(p *strata.Pass, res strata.Result, moved *strata.Move
 		h.app.showResult(p, res, took)
 	}
 	if moved != nil {
-		fmt.Fprintln(w)
+		view.Fprintln(w)
 		if err := h.app.showMovement(p.Config, *moved, false); err != nil {
 			return err
 		}
@@ -274,24 +274,24 @@ func (h *hotfix) showAfter(p *strata.Pass, res strata.Result, moved *strata.Move
 	}
 	pal := h.app.palette(w)
 	if late {
-		_, err := fmt.Fprintf(w, "%s: published in %s, %s\n", class, view.Duration(took), pal.Paint(view.Red, "over the "+budget+" that it may take"))
+		_, err := view.Fprintf(w, "%s: published in %s, %s\n", class, view.Duration(took), pal.Paint(view.Red, "over the "+budget+" that it may take"))
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%s: published in %s of %s\n", class, pal.Paint(view.Green, view.Duration(took)), budget)
+	_, err := view.Fprintf(w, "%s: published in %s of %s\n", class, pal.Paint(view.Green, view.Duration(took)), budget)
 	return err
 }
 
 // showNone says that there was nothing to build, and where the tags are.
 func (h *hotfix) showNone(w io.Writer, p *strata.Pass, res strata.Result) {
-	fmt.Fprintln(w, "Nothing changed: every unit is in the registry.")
+	view.Fprintln(w, "Nothing changed: every unit is in the registry.")
 	for _, t := range res.Tags {
 		verb := "stands"
 		if t.Previous != t.Ref.Digest.String() {
 			verb = "moved"
 		}
-		fmt.Fprintf(w, "  %s %s at %s\n", t.Ref.Repository().WithTag(t.Ref.Tag).FamiliarString(), verb, shortDigest(t.Ref.Digest.String()))
+		view.Fprintf(w, "  %s %s at %s\n", t.Ref.Repository().WithTag(t.Ref.Tag).FamiliarString(), verb, shortDigest(t.Ref.Digest.String()))
 	}
-	fmt.Fprintln(w, tagsWord(p, res))
+	view.Fprintln(w, tagsWord(p, res))
 }
 
 type hotfixOut struct {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"io"
 	"path/filepath"
 
@@ -46,22 +45,22 @@ func (a *app) initProject(print, force bool) error {
 	}
 	w := a.machine.Stdout
 	if print {
-		_, err := io.WriteString(w, found.Text)
+		_, err := io.WriteString(a.filesOut(), found.Text)
 		return err
 	}
 	for _, line := range found.Found {
-		fmt.Fprintf(w, "found: %s\n", line)
+		view.Fprintf(w, "found: %s\n", line)
 	}
 	for _, line := range found.Unsure {
-		fmt.Fprintf(w, "%s %s\n", a.palette(w).Paint(view.Yellow, "unsure:"), line)
+		view.Fprintf(w, "%s %s\n", a.palette(w).Paint(view.Yellow, "unsure:"), line)
 	}
 	if found.Kind == initproject.KindBake && found.Text == "" {
-		fmt.Fprintln(w, "\nThere is nothing to write: the bake file is read as it is. Next: strata plan")
+		view.Fprintf(w, "\nThere is nothing to write: the bake file is read as it is. Next: strata plan\n")
 		return nil
 	}
 	if err := initproject.Write(dir, found, force); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nWrote %s. Next: strata plan\n", found.File)
+	view.Fprintf(w, "\nWrote %s. Next: strata plan\n", found.File)
 	return nil
 }

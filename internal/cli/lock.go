@@ -75,7 +75,7 @@ func (a *app) lock(ctx context.Context) error {
 	if err := a.showChanges(ctx, c, changes, false); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.machine.Stdout, "%s: %d pinned, %d changed\n", lock.Name, len(next.Images), len(changes))
+	view.Fprintf(a.machine.Stdout, "%s: %d pinned, %d changed\n", lock.Name, len(next.Images), len(changes))
 	return nil
 }
 
@@ -104,7 +104,7 @@ func (a *app) checkLock(ctx context.Context, images []string, asJSON bool) error
 		return code(exitChanges)
 	}
 	if !asJSON {
-		fmt.Fprintf(a.machine.Stdout, "%s is up to date: %s\n", lock.Name, plural(len(c.Lock.Images), "image"))
+		view.Fprintf(a.machine.Stdout, "%s is up to date: %s\n", lock.Name, plural(len(c.Lock.Images), "image"))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	strata "github.com/strata-build/strata"
 	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/printable"
 	"github.com/strata-build/strata/internal/registry"
 	"github.com/strata-build/strata/internal/spec"
 	"github.com/strata-build/strata/internal/view"
@@ -97,7 +98,7 @@ func (a *app) tags(ctx context.Context, push, asJSON bool) error {
 // which is empty as well.
 func (a *app) writeTable(t view.Table, none string) error {
 	if len(t.Rows) == 0 {
-		fmt.Fprintln(a.machine.Stderr, none)
+		view.Fprintln(a.machine.Stderr, none)
 		return nil
 	}
 	w := a.machine.Stdout
@@ -167,7 +168,7 @@ func (a *app) graphText(p *strata.Pass) string {
 		for _, up := range u.Parents[min(1, len(u.Parents)):] {
 			more += ", also on " + up.ID
 		}
-		fmt.Fprintf(&b, "%s%s  %s%s\n", first, u.ID, pal.Paint(actionStyle[s.Action], string(s.Action)), more)
+		view.Fprintf(&b, "%s%s  %s%s\n", first, u.ID, pal.Paint(actionStyle[s.Action], string(s.Action)), more)
 		for i, c := range children[u.ID] {
 			if i == len(children[u.ID])-1 {
 				draw(c, rest+"└─ ", rest+"   ")
@@ -187,13 +188,22 @@ func graphDot(p *strata.Pass) string {
 	b.WriteString("digraph strata {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n")
 	for _, u := range p.Units {
 		s, _ := p.Plan.Step(u.ID)
-		fmt.Fprintf(&b, "  %q [label=\"%s\\n%s\"];\n", u.ID, u.ID, s.Action)
+		view.Fprintf(&b, "  %s [label=%s];\n", dotText(u.ID), dotText(u.ID, string(s.Action)))
 		for _, up := range u.Parents {
-			fmt.Fprintf(&b, "  %q -> %q;\n", up.ID, u.ID)
+			view.Fprintf(&b, "  %s -> %s;\n", dotText(up.ID), dotText(u.ID))
 		}
 	}
 	b.WriteString("}\n")
 	return b.String()
+}
+
+// dotText gives lines of text as DOT has them in quotes: a backslash of their
+// own begins no escape of its.
+func dotText(texts ...string) string {
+	for i, s := range texts {
+		texts[i] = strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable.Line(s))
+	}
+	return `"` + strings.Join(texts, `\n`) + `"`
 }
 
 func graphSVG(p *strata.Pass) []byte {

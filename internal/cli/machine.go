@@ -89,7 +89,7 @@ func (a *app) registerEmulators() error {
 		if err := buildkit.RegisterBinfmt(arch); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.machine.Stderr, "registered the emulator for %s\n", p)
+		view.Fprintf(a.machine.Stderr, "registered the emulator for %s\n", p)
 	}
 	return nil
 }
@@ -127,13 +127,13 @@ func (a *app) doctorOptions() doctor.Options {
 func (a *app) showChecks(checks []doctor.Check) {
 	w := a.machine.Stdout
 	pal := a.palette(w)
-	marks := map[doctor.Status]string{
+	marks := map[doctor.Status]view.Painted{
 		doctor.OK: pal.Paint(view.Green, "ok  "), doctor.Warn: pal.Paint(view.Yellow, "warn"), doctor.Fail: pal.Paint(view.Red, "fail"),
 	}
 	for _, c := range checks {
-		fmt.Fprintf(w, "%s  %-22s %s\n", marks[c.Status], c.Name, c.Detail)
+		view.Fprintf(w, "%s  %-22s %s\n", marks[c.Status], c.Name, c.Detail)
 		for _, l := range lines(c.Hint) {
-			fmt.Fprintf(w, "      %s\n", pal.Paint(view.Cyan, "-> "+l))
+			view.Fprintf(w, "      %s\n", pal.Paint(view.Cyan, "-> "+l))
 		}
 	}
 }
@@ -173,7 +173,7 @@ told otherwise. Builds may run meanwhile; only store prune has to wait.`,
 				return diag.Hint(err, "--addr takes an address of this machine and a port: --addr 127.0.0.1:5000")
 			}
 			defer l.Close()
-			fmt.Fprintf(a.machine.Stdout, "serving %s at %s\n", e.Dir(), l.URL())
+			view.Fprintf(a.machine.Stdout, "serving %s at %s\n", e.Dir(), l.URL())
 			<-cmd.Context().Done()
 			return nil
 		},
@@ -222,7 +222,7 @@ under the same name stay.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.machine.Stdout, "%s %s %s\n", ref.FamiliarString(), platform, got.Manifest.Digest)
+			view.Fprintf(a.machine.Stdout, "%s %s %s\n", ref.FamiliarString(), platform, got.Manifest.Digest)
 			return nil
 		},
 	}
@@ -345,7 +345,7 @@ func (a *app) showStore(asJSON bool) error {
 		return writeJSON(a.machine.Stdout, map[string]any{"home": a.home(), "bytes": total, "parts": sizes})
 	}
 	t.Row("total", view.Bytes(total))
-	fmt.Fprintln(a.machine.Stdout, a.home())
+	view.Fprintln(a.machine.Stdout, a.home())
 	return t.Write(a.machine.Stdout, a.palette(a.machine.Stdout), a.width(a.machine.Stdout))
 }
 
@@ -382,7 +382,7 @@ after it rebuilds nothing that had been published.`,
 			}
 			freed := got.Freed
 			if !a.remote() && dirExists(filepath.Join(a.home(), "engine")) {
-				en, err := a.openEmbedded(cmd.Context(), func(s string, v ...any) { fmt.Fprintf(a.machine.Stderr, s+"\n", v...) })
+				en, err := a.openEmbedded(cmd.Context(), func(s string, v ...any) { view.Fprintf(a.machine.Stderr, s+"\n", v...) })
 				if err != nil {
 					return err
 				}
@@ -400,9 +400,9 @@ after it rebuilds nothing that had been published.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.machine.Stdout, "freed %s\n", view.Bytes(freed))
+			view.Fprintf(a.machine.Stdout, "freed %s\n", view.Bytes(freed))
 			if gone > 0 {
-				fmt.Fprintf(a.machine.Stdout, "%s of runs removed\n", plural(gone, "old record"))
+				view.Fprintf(a.machine.Stdout, "%s of runs removed\n", plural(gone, "old record"))
 			}
 			return nil
 		},

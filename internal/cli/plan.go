@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	strata "github.com/strata-build/strata"
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/plan"
+	"github.com/strata-build/strata/internal/printable"
 	"github.com/strata-build/strata/internal/view"
 )
 
@@ -118,12 +118,7 @@ type planJSON struct {
 	plan.Plan
 }
 
-func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
-}
+func writeJSON(w io.Writer, v any) error { return view.WriteJSON(w, v, "  ") }
 
 var actionStyle = map[plan.Action]view.Style{
 	plan.Reuse: view.Green, plan.Append: view.Cyan, plan.Rebase: view.Cyan, plan.Build: view.Yellow, plan.Skip: view.Dim,
@@ -141,7 +136,7 @@ func (a *app) showPlan(w io.Writer, p *strata.Pass) error {
 	if err := t.Write(w, a.palette(w), a.width(w)); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s\n", summary(p.Plan))
+	_, err := view.Fprintf(w, "\n%s\n", summary(p.Plan))
 	return err
 }
 
@@ -261,7 +256,7 @@ starts with - is how the input was, one with + how it is now.`,
 			}
 			for i, u := range p.Wanted {
 				if i > 0 {
-					fmt.Fprintln(a.machine.Stdout)
+					view.Fprintln(a.machine.Stdout)
 				}
 				s, _ := p.Plan.Step(u.ID)
 				a.explain(p, s, recipe)
@@ -278,28 +273,28 @@ starts with - is how the input was, one with + how it is now.`,
 func (a *app) explain(p *strata.Pass, s plan.Step, recipe bool) {
 	w := a.machine.Stdout
 	pal := a.palette(w)
-	fmt.Fprintf(w, "%s: %s, %s\n", pal.Paint(view.Bold, s.Unit), pal.Paint(actionStyle[s.Action], string(s.Action)), reason(s))
-	fmt.Fprintf(w, "  key    %s\n", s.Key)
+	view.Fprintf(w, "%s: %s, %s\n", pal.Paint(view.Bold, s.Unit), pal.Paint(actionStyle[s.Action], string(s.Action)), reason(s))
+	view.Fprintf(w, "  key    %s\n", s.Key)
 	if s.Digest != "" {
-		fmt.Fprintf(w, "  image  %s\n", s.Digest)
+		view.Fprintf(w, "  image  %s\n", s.Digest)
 	}
 	if len(s.Changes) > 0 {
-		fmt.Fprintln(w, "\n  against its newest image:")
+		view.Fprintf(w, "\n  against its newest image:\n")
 	}
 	for _, c := range s.Changes {
-		fmt.Fprintf(w, "  %s\n", c)
+		view.Fprintf(w, "  %s\n", c)
 		for _, l := range lines(c.Old) {
-			fmt.Fprintf(w, "    %s\n", pal.Paint(view.Red, "- "+l))
+			view.Fprintf(w, "    %s\n", pal.Paint(view.Red, "- "+l))
 		}
 		for _, l := range lines(c.New) {
-			fmt.Fprintf(w, "    %s\n", pal.Paint(view.Green, "+ "+l))
+			view.Fprintf(w, "    %s\n", pal.Paint(view.Green, "+ "+l))
 		}
 	}
 	if recipe {
-		fmt.Fprintf(w, "\n%s", p.Keys[s.Unit].Unit.Text())
+		view.Fprintf(w, "\n%s", view.Painted(printable.Text(string(p.Keys[s.Unit].Unit.Text()))))
 	}
 	if b := p.Graph.Unit(s.Unit).Build; len(b.Needs) > 0 && s.Action == plan.Build {
-		fmt.Fprintf(w, "\n  `strata why-not %s` tells what makes it need the engine.\n", s.Unit)
+		view.Fprintf(w, "\n  `strata why-not %s` tells what makes it need the engine.\n", s.Unit)
 	}
 }
 
@@ -350,22 +345,23 @@ func (a *app) whyNot(id, file string, p *strata.Pass, seen map[string]bool) {
 	w := a.machine.Stdout
 	b := p.Graph.Unit(id).Build
 	if b.Trunk.Empty {
-		fmt.Fprintf(w, "%s: every instruction of %s can be appended; no engine is needed\n", id, file)
+		view.Fprintf(w, "%s: every instruction of %s can be appended; no engine is needed\n", id, file)
 		return
 	}
-	fmt.Fprintf(w, "%s: %s\n", id, a.tailOf(len(b.Trunk.Tail)))
+	view.Fprintf(w, "%s: %s\n", id, a.tailOf(len(b.Trunk.Tail)))
 	for _, n := range b.Needs {
 		pos := diag.Pos{File: file, Line: n.Line}
 		if key := pos.String() + n.Why; seen[key] {
-			fmt.Fprintf(w, "  %s: as above\n", pos)
+			view.Fprintf(w, "  %s: as above\n", pos)
 			continue
 		} else {
 			seen[key] = true
 		}
-		fmt.Fprintf(w, "  %s: %s\n", pos, n.Instruction)
-		fmt.Fprintf(w, "    %s\n", n.Why)
+		view.Fprintf(w, "  %s: %s\n", pos, n.Instruction)
+		view.Fprintf(w, "    %s\n", n.Why)
 		if n.Instead != "" {
-			fmt.Fprintf(w, "    %s %s\n", a.palette(w).Paint(view.Cyan, "instead:"), strings.ReplaceAll(n.Instead, "\n", "\n      "))
+			instead := strings.ReplaceAll(printable.Text(n.Instead), "\n", "\n      ")
+			view.Fprintf(w, "    %s %s\n", a.palette(w).Paint(view.Cyan, "instead:"), view.Painted(instead))
 		}
 	}
 }

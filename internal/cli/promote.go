@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -169,7 +168,7 @@ func (a *app) afterMove(c strata.Config, got strata.Movement, dryRun bool) {
 			err = s.Write(a.recordOf(r))
 		}
 		if err != nil {
-			fmt.Fprintf(a.machine.Stderr, "strata: warning: keeping the record on this machine: %v\n", err)
+			view.Fprintf(a.machine.Stderr, "strata: warning: keeping the record on this machine: %v\n", err)
 		}
 	}
 }
@@ -238,13 +237,13 @@ func (a *app) showMovement(c strata.Config, got strata.Movement, dryRun bool) er
 		if dryRun {
 			verb = "to be finished first"
 		}
-		fmt.Fprintf(w, "%s: %s, which was begun at %s\n", verb, title(r), r.Started.Format(time.RFC3339))
+		view.Fprintf(w, "%s: %s, which was begun at %s\n", verb, title(r), r.Started.Format(time.RFC3339))
 	}
 	if got.Resumed {
 		return nil
 	}
 	if got.Already {
-		fmt.Fprintf(w, "%s: all %s stand already in %s\n", title(got.Record), plural(len(got.Record.Moves), "tag"), place)
+		view.Fprintf(w, "%s: all %s stand already in %s\n", title(got.Record), plural(len(got.Record.Moves), "tag"), place)
 		return nil
 	}
 	t := view.Table{Columns: []view.Column{{Title: "TAG", Shrink: true}, {Title: "WAS"}, {Title: "IS"}}}
@@ -261,16 +260,16 @@ func (a *app) showMovement(c strata.Config, got strata.Movement, dryRun bool) er
 		if n == 1 {
 			verb = "stands"
 		}
-		fmt.Fprintf(w, "and %d that %s already\n", n, verb)
+		view.Fprintf(w, "and %d that %s already\n", n, verb)
 	}
 	for _, m := range got.Stays {
-		fmt.Fprintf(w, "%s stays: it was new\n", m.Name())
+		view.Fprintf(w, "%s stays: it was new\n", m.Name())
 	}
 	verb := "moved"
 	if dryRun {
 		verb = "would move"
 	}
-	_, err := fmt.Fprintf(w, "\n%s: %d of %s %s in %s\n", title(got.Record), countMoves(got.Record), plural(len(got.Record.Moves), "tag"), verb, place)
+	_, err := view.Fprintf(w, "\n%s: %d of %s %s in %s\n", title(got.Record), countMoves(got.Record), plural(len(got.Record.Moves), "tag"), verb, place)
 	return err
 }
 

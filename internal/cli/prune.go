@@ -138,11 +138,11 @@ func (a *app) applyPrune(ctx context.Context, x *strata.Pruning, f pruneFlags) (
 	shown := view.IsTerminal(w) && !f.json
 	done, err := x.Execute(ctx, func(n, total int) {
 		if shown {
-			fmt.Fprintf(w, "\rdeleting %d of %d", n, total)
+			view.Fprintf(w, "\rdeleting %d of %d", n, total)
 		}
 	})
 	if shown && !x.Plan.Empty() {
-		fmt.Fprint(w, "\r\033[K")
+		view.Fprintf(w, "\r\x1b[K")
 	}
 	if err != nil {
 		return nil, diag.Hint(err, "%s", cmp.Or(diag.HintOf(err), "what is left goes when prune is run again"))
@@ -259,33 +259,33 @@ func (a *app) showPrune(x *strata.Pruning, f pruneFlags, done *strata.Pruned) er
 	if f.long {
 		for _, i := range x.Plan.Items {
 			if i.Goes {
-				fmt.Fprintf(w, "%s@%s %s\n", i.Repo, i.Digest, strings.Join(i.Tags, " "))
+				view.Fprintf(w, "%s@%s %s\n", i.Repo, i.Digest, strings.Join(i.Tags, " "))
 			}
 		}
 	}
 	if len(t.Rows) == 0 {
-		_, err := fmt.Fprintln(w, "Nothing to prune: the project has no images here yet")
+		_, err := view.Fprintln(w, "Nothing to prune: the project has no images here yet")
 		return err
 	}
 	if err := t.Write(w, pal, a.width(w)); err != nil {
 		return err
 	}
 	if n := held(x.Plan.Items); n > 0 {
-		fmt.Fprintf(w, "Held by promotions of the last %s: %d\n", f.history.String(), n)
+		view.Fprintf(w, "Held by promotions of the last %s: %d\n", f.history.String(), n)
 	}
 	switch {
 	case x.Plan.Empty():
-		fmt.Fprintf(w, "Nothing to prune: %s, %s stay\n", plural(x.Tags, "tag"), view.Bytes(x.Plan.Stays))
+		view.Fprintf(w, "Nothing to prune: %s, %s stay\n", plural(x.Tags, "tag"), view.Bytes(x.Plan.Stays))
 	case done == nil:
-		fmt.Fprintf(w, "%d of %d manifests and %d tags of yours would go; that frees %s, and %s stay. Nothing was deleted: --apply does it.\n",
+		view.Fprintf(w, "%d of %d manifests and %d tags of yours would go; that frees %s, and %s stay. Nothing was deleted: --apply does it.\n",
 			x.Plan.Going(), len(x.Plan.Items), len(x.Plan.Expired), view.Bytes(x.Plan.Freed), view.Bytes(x.Plan.Stays))
 	default:
-		fmt.Fprintf(w, "%d tags and %d manifests deleted, %s freed\n", done.Tags, done.Manifests, view.Bytes(done.Freed))
+		view.Fprintf(w, "%d tags and %d manifests deleted, %s freed\n", done.Tags, done.Manifests, view.Bytes(done.Freed))
 		if done.Spared > 0 {
-			fmt.Fprintf(w, "%d manifests have come into use meanwhile and stay\n", done.Spared)
+			view.Fprintf(w, "%d manifests have come into use meanwhile and stay\n", done.Spared)
 		}
 		if len(done.Left) > 0 {
-			fmt.Fprintf(w, "the registry deletes no tags: %s stay until what they point to goes\n", strings.Join(done.Left, ", "))
+			view.Fprintf(w, "the registry deletes no tags: %s stay until what they point to goes\n", strings.Join(done.Left, ", "))
 		}
 	}
 	return nil

@@ -100,12 +100,12 @@ func (a *app) showMoves(ctx context.Context, p *strata.Pass, asJSON bool) error 
 		if err := t.Write(w, a.palette(w), a.width(w)); err != nil {
 			return err
 		}
-		fmt.Fprintln(w)
+		view.Fprintln(w)
 	}
 	said := fmt.Sprintf("%d of %d tags would move in %s", moved, len(res.Tags)+len(res.Held), where(p))
 	if len(res.Held) > 0 {
 		said += fmt.Sprintf("; %d stay with the newer commit %.12s", len(res.Held), res.Held[0].Revision)
 	}
-	fmt.Fprintln(w, said)
+	view.Fprintln(w, said)
 	return nil
 }

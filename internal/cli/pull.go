@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	strata "github.com/strata-build/strata"
@@ -45,7 +43,7 @@ publishing it.`,
 				return err
 			}
 			if needed && len(got) == 0 {
-				fmt.Fprintln(a.machine.Stdout, "nothing is missing in the registry, so nothing was copied")
+				view.Fprintln(a.machine.Stdout, "nothing is missing in the registry, so nothing was copied")
 				return nil
 			}
 			copied, here := 0, 0
@@ -57,7 +55,7 @@ publishing it.`,
 					copied++
 				}
 			}
-			fmt.Fprintf(a.machine.Stdout, "%d copied, %d here already, %d not in the registry\n", copied, here, len(got)-copied-here)
+			view.Fprintf(a.machine.Stdout, "%d copied, %d here already, %d not in the registry\n", copied, here, len(got)-copied-here)
 			return nil
 		},
 	}

@@ -177,7 +177,7 @@ func (a *app) keepRebase(started time.Time, project *spec.Project, res strata.Re
 		err = s.Write(r)
 	}
 	if err != nil {
-		fmt.Fprintf(a.machine.Stderr, "strata: warning: keeping the record on this machine: %v\n", err)
+		view.Fprintf(a.machine.Stderr, "strata: warning: keeping the record on this machine: %v\n", err)
 	}
 }
 
@@ -189,16 +189,16 @@ func (a *app) showRebase(res strata.RebaseResult, dryRun bool) {
 	if res.Conflicts() > 0 {
 		for _, p := range res.Platforms {
 			for _, c := range p.Conflicts {
-				fmt.Fprintln(w, pal.Paint(view.Red, printable(p.Platform+" "+c.String())))
+				view.Fprintln(w, pal.Paint(view.Red, p.Platform+" "+c.String()))
 			}
 		}
 		return
 	}
 	if res.Already {
 		for _, p := range res.Platforms {
-			fmt.Fprintf(w, "%s %s stands on %s already\n", p.Platform, shortDigest(p.Old.String()), shortDigest(p.Onto.String()))
+			view.Fprintf(w, "%s %s stands on %s already\n", p.Platform, shortDigest(p.Old.String()), shortDigest(p.Onto.String()))
 		}
-		fmt.Fprintln(w, "\nNothing to do, and nothing was written.")
+		view.Fprintf(w, "\nNothing to do, and nothing was written.\n")
 		return
 	}
 	t := view.Table{Columns: []view.Column{
@@ -221,7 +221,7 @@ func (a *app) showRebase(res strata.RebaseResult, dryRun bool) {
 	if dryRun {
 		verb = "would be"
 	}
-	fmt.Fprintf(w, "\n%s %s %s\n", res.Target.FamiliarString(), verb, res.Digest)
+	view.Fprintf(w, "\n%s %s %s\n", res.Target.FamiliarString(), verb, res.Digest)
 }
 
 type rebasedJSON struct {

@@ -17,6 +17,7 @@ import (
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/event"
 	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/view"
 )
 
 // commandFlags say how a command in an image is run.
@@ -97,7 +98,7 @@ func (a *app) run(ctx context.Context, f runFlags, name string, args []string) e
 	if err != nil {
 		return err
 	}
-	e, err := a.openEngine(ctx, func(s string, v ...any) { fmt.Fprintf(a.machine.Stderr, s+"\n", v...) })
+	e, err := a.openEngine(ctx, func(s string, v ...any) { view.Fprintf(a.machine.Stderr, s+"\n", v...) })
 	if err != nil {
 		return err
 	}
@@ -106,7 +107,7 @@ func (a *app) run(ctx context.Context, f runFlags, name string, args []string) e
 		Network: network, User: f.user, Timeout: f.timeout, Tables: p.Tables(ctx, u),
 	}
 	if f.interactive {
-		job.Attach = &build.Attach{Stdin: io.NopCloser(a.machine.Stdin), Stdout: a.machine.Stdout, Stderr: a.machine.Stderr}
+		job.Attach = &build.Attach{Stdin: io.NopCloser(a.machine.Stdin), Stdout: a.raw.Stdout, Stderr: a.raw.Stderr}
 	}
 	exit, _, err := e.Run(ctx, job, a.outputSink())
 	return ended(u.ID, exit, err)
@@ -144,11 +145,16 @@ func ended(unit string, exit int, err error) error {
 	return err
 }
 
-// outputSink writes a command's output as it comes.
+// outputSink writes a command's output as it comes. A terminal gets its colours,
+// and nothing else that it would act on.
 func (a *app) outputSink() event.Sink {
+	w := a.raw.Stdout
+	if view.IsTerminal(w) {
+		w = a.machine.Stdout
+	}
 	return event.Func(func(e event.Event) {
 		if e.Type == event.StepLog {
-			fmt.Fprintln(a.machine.Stdout, e.Text)
+			_, _ = io.WriteString(w, e.Text+"\n") // an error: who reads it went away
 		}
 	})
 }

@@ -85,20 +85,20 @@ func (a *app) shell(ctx context.Context, f shellFlags, name string) error {
 	if err != nil {
 		return err
 	}
-	e, err := a.openEngine(ctx, func(s string, v ...any) { fmt.Fprintf(a.machine.Stderr, s+"\n", v...) })
+	e, err := a.openEngine(ctx, func(s string, v ...any) { view.Fprintf(a.machine.Stderr, s+"\n", v...) })
 	if err != nil {
 		return err
 	}
 	job := build.RunJob{
 		Unit: u.ID, Image: a.engineRef(ref), Platform: u.Platform, Args: []string{sh}, Network: network, User: f.user, Tables: p.Tables(ctx, u),
-		Attach: &build.Attach{Stdin: io.NopCloser(a.machine.Stdin), Stdout: a.machine.Stdout, Stderr: a.machine.Stderr},
+		Attach: &build.Attach{Stdin: io.NopCloser(a.machine.Stdin), Stdout: a.raw.Stdout, Stderr: a.raw.Stderr},
 	}
 	if tty {
 		if t := a.machine.Getenv("TERM"); t != "" {
 			job.Env = []string{"TERM=" + t}
 		}
 		job.Attach.TTY = true
-		job.Attach.Stdin, job.Attach.Stdout = afterPrompt(a.machine.Stdin, a.machine.Stdout)
+		job.Attach.Stdin, job.Attach.Stdout = afterPrompt(a.machine.Stdin, a.raw.Stdout)
 		sizes, stop := windowSizes(out)
 		defer stop()
 		job.Attach.Sizes = sizes
@@ -129,7 +129,7 @@ func (f *shellFlags) shellOf(ctx context.Context, p *strata.Pass, u *graph.Unit,
 // terminal to work on.
 func (a *app) terminal() (in, out *os.File, tty bool, err error) {
 	in, _ = a.machine.Stdin.(*os.File)
-	out, _ = a.machine.Stdout.(*os.File)
+	out, _ = a.raw.Stdout.(*os.File)
 	if in == nil || !term.IsTerminal(int(in.Fd())) {
 		return nil, nil, false, nil
 	}

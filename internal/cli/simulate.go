@@ -379,15 +379,15 @@ func (t *teller) tell(done, of int) {
 	t.last, t.wrote = now, true
 	text := fmt.Sprintf("strata: %s: %d of %d commits", t.what, done, of)
 	if t.terminal {
-		fmt.Fprintf(t.app.machine.Stderr, "\r\x1b[K%s", text)
+		view.Fprintf(t.app.machine.Stderr, "\r\x1b[K%s", text)
 		return
 	}
-	fmt.Fprintln(t.app.machine.Stderr, text)
+	view.Fprintln(t.app.machine.Stderr, text)
 }
 
 func (t *teller) end() {
 	if t.wrote && t.terminal {
-		fmt.Fprint(t.app.machine.Stderr, "\r\x1b[K")
+		view.Fprintf(t.app.machine.Stderr, "\r\x1b[K")
 	}
 }
 

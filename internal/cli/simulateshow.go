@@ -21,7 +21,7 @@ type shown struct {
 
 func (s *shown) line(format string, args ...any) {
 	if s.err == nil {
-		_, s.err = fmt.Fprintf(s.w, format+"\n", args...)
+		_, s.err = view.Fprintf(s.w, format+"\n", args...)
 	}
 }
 
@@ -100,13 +100,13 @@ func signed(n float64, text func(float64) string) string {
 func (s *shown) rows(r *simulate.Result) {
 	t := view.Table{Columns: []view.Column{{Title: "COMMIT"}, {Title: "TIME (UTC)"}, {Title: "KIND"}, {Title: "STEPS"}, {Title: "COST", Right: true}, {Title: "SUBJECT", Shrink: true}}}
 	for _, row := range r.Rows {
-		commit, subject := row.Commit[:min(10, len(row.Commit))], printable(row.Subject)
+		commit, subject := row.Commit[:min(10, len(row.Commit))], row.Subject
 		if row.Scheduled {
 			commit, subject = "-", ""
 		}
 		steps, style := steps(row)
 		if row.Error != "" {
-			steps, style = printable(row.Error), view.Red
+			steps, style = row.Error, view.Red
 		}
 		cost := "-"
 		if row.Error == "" {
@@ -207,7 +207,7 @@ func (s *shown) suggestions(all []simulate.Suggestion) {
 			case '-':
 				style = view.Red
 			}
-			s.line("     %s", s.app.palette(s.w).Paint(style, printable(strings.TrimRight(l, "\n"))))
+			s.line("     %s", s.app.palette(s.w).Paint(style, strings.TrimRight(l, "\n")))
 		}
 	}
 }
@@ -220,14 +220,14 @@ func savedBy(c simulate.Cost) string {
 func (s *shown) notes(r *simulate.Result, short bool) {
 	s.line("")
 	for _, n := range r.Notes {
-		s.line("note: %s", printable(n))
+		s.line("note: %s", n)
 	}
 	for i, k := range r.Skipped {
 		if i == 5 {
 			s.line("  %d more reasons; --json has all", len(r.Skipped)-i)
 			break
 		}
-		s.line("  %d from %s on: %s", len(k.Commits), k.Commits[0][:min(10, len(k.Commits[0]))], printable(k.Reason))
+		s.line("  %d from %s on: %s", len(k.Commits), k.Commits[0][:min(10, len(k.Commits[0]))], k.Reason)
 	}
 	if short {
 		return

@@ -44,7 +44,7 @@ func (a *app) summarize(file string, write func(io.Writer) error) error {
 
 // planSummary writes a plan as Markdown.
 func planSummary(w io.Writer, p *strata.Pass) error {
-	fmt.Fprintf(w, "### Plan for %s\n\n", markdownCode(p.Config.Version.Name))
+	view.Fprintf(w, "### Plan for %s\n\n", view.MarkdownCode(p.Config.Version.Name))
 	t := view.Table{Columns: []view.Column{{Title: "Unit"}, {Title: "Step"}, {Title: "Time", Right: true}, {Title: "Reason"}}}
 	for _, s := range p.Plan.Steps {
 		t.Row(s.Unit, string(s.Action), estimate(s), reason(s))
@@ -52,7 +52,7 @@ func planSummary(w io.Writer, p *strata.Pass) error {
 	if err := t.Markdown(w); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s%s\n\n", view.MarkdownText(summary(p.Plan)), savedWords(p, nil))
+	_, err := view.Fprintf(w, "\n%s%s\n\n", view.MarkdownText(summary(p.Plan)), savedWords(p, nil))
 	return err
 }
 
@@ -63,7 +63,7 @@ func resultSummary(w io.Writer, p *strata.Pass, res strata.Result, took time.Dur
 	if published {
 		what = "Published"
 	}
-	fmt.Fprintf(w, "### %s %s\n\n", what, markdownCode(p.Config.Version.Name))
+	view.Fprintf(w, "### %s %s\n\n", what, view.MarkdownCode(p.Config.Version.Name))
 	t := view.Table{Columns: []view.Column{
 		{Title: "Unit"}, {Title: "Step"}, {Title: "Time", Right: true}, {Title: "Size", Right: true}, {Title: "Sent", Right: true}, {Title: "Reason"},
 	}}
@@ -78,16 +78,16 @@ func resultSummary(w io.Writer, p *strata.Pass, res strata.Result, took time.Dur
 	if !published { // what others have made is no time saved
 		gain = savedWords(p, made)
 	}
-	fmt.Fprintf(w, "\nIn %s; %s.%s\n\n", view.Duration(took), view.MarkdownText(tagsWord(p, res)), gain)
+	view.Fprintf(w, "\nIn %s; %s.%s\n\n", view.Duration(took), view.MarkdownText(tagsWord(p, res)), gain)
 	var names []string
 	for _, m := range res.Tags {
-		names = append(names, "- "+markdownCode(m.Ref.Repository().WithTag(m.Ref.Tag).FamiliarString()))
+		names = append(names, "- "+view.MarkdownCode(m.Ref.Repository().WithTag(m.Ref.Tag).FamiliarString()))
 	}
 	if len(names) == 0 {
 		return nil
 	}
 	slices.Sort(names)
-	_, err := fmt.Fprintf(w, "<details><summary>Tags</summary>\n\n%s\n\n</details>\n\n", strings.Join(names, "\n"))
+	_, err := view.Fprintf(w, "<details><summary>Tags</summary>\n\n%s\n\n</details>\n\n", view.Painted(strings.Join(names, "\n")))
 	return err
 }
 
@@ -101,7 +101,3 @@ func savedWords(p *strata.Pass, made map[string]float64) string {
 	}
 	return fmt.Sprintf(" **About %s saved** against building everything, by earlier runs.", view.Duration(asDuration(seconds)))
 }
-
-// markdownCode gives a name as Markdown's code; none that is shown has a
-// backtick of its own.
-func markdownCode(s string) string { return "`" + strings.ReplaceAll(s, "`", "'") + "`" }

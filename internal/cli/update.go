@@ -112,7 +112,7 @@ func (a *app) update(ctx context.Context, f updateFlags, args []string) error {
 	case f.dryRun:
 		moved = fmt.Sprintf("%s is as it was: %s would change", lock.Name, plural(len(found), "image"))
 	}
-	fmt.Fprintln(w, moved)
+	view.Fprintln(w, moved)
 	return nil
 }
 
@@ -144,24 +144,24 @@ func (a *app) showUpdate(w io.Writer, p view.Palette, u strata.Update) {
 	name := p.Paint(view.Bold, u.Name)
 	switch {
 	case u.Old == "":
-		fmt.Fprintf(w, "%s %s is pinned\n", name, shortDigest(u.New.String()))
+		view.Fprintf(w, "%s %s is pinned\n", name, shortDigest(u.New.String()))
 		return
 	case u.New == "":
-		fmt.Fprintf(w, "%s %s is not used any more\n", name, shortDigest(u.Old.String()))
+		view.Fprintf(w, "%s %s is not used any more\n", name, shortDigest(u.Old.String()))
 		return
 	}
-	fmt.Fprintf(w, "%s %s -> %s\n", name, shortDigest(u.Old.String()), shortDigest(u.New.String()))
+	view.Fprintf(w, "%s %s -> %s\n", name, shortDigest(u.Old.String()), shortDigest(u.New.String()))
 	if !u.OldSince.IsZero() {
-		fmt.Fprintf(w, "  pinned %s\n", a.ago(u.OldSince))
+		view.Fprintf(w, "  pinned %s\n", a.ago(u.OldSince))
 	}
 	if made := a.madeWhen(u.Platforms); made != "" {
-		fmt.Fprintf(w, "  %s\n", made)
+		view.Fprintf(w, "  %s\n", made)
 	}
 	for _, g := range alike(u.Platforms) {
 		showPackages(w, p, g)
 	}
 	if len(u.Units) > 0 {
-		fmt.Fprintf(w, "  units on it: %s\n", strings.Join(u.Units, ", "))
+		view.Fprintf(w, "  units on it: %s\n", strings.Join(u.Units, ", "))
 	}
 }
 
@@ -224,10 +224,10 @@ func showPackages(w io.Writer, p view.Palette, g group) {
 	on := strings.Join(g.platforms, ", ")
 	switch {
 	case g.unknown != "":
-		fmt.Fprintf(w, "  packages (%s): %s\n", on, g.unknown)
+		view.Fprintf(w, "  packages (%s): %s\n", on, g.unknown)
 		return
 	case len(g.changes) == 0:
-		fmt.Fprintf(w, "  packages (%s): the same\n", on)
+		view.Fprintf(w, "  packages (%s): the same\n", on)
 		return
 	}
 	var counts []string
@@ -246,21 +246,21 @@ func showPackages(w io.Writer, p view.Palette, g group) {
 			counts = append(counts, fmt.Sprintf("%d %s", n, k))
 		}
 	}
-	fmt.Fprintf(w, "  packages (%s): %s\n", on, strings.Join(counts, ", "))
+	view.Fprintf(w, "  packages (%s): %s\n", on, strings.Join(counts, ", "))
 	more := 0
 	if len(shown) > mostPackages {
 		more = len(shown) - mostPackages + 1
 		shown = shown[:mostPackages-1]
 	}
 	for _, c := range shown {
-		fmt.Fprintf(w, "    %s\n", packageLine(p, c))
+		view.Fprintf(w, "    %s\n", packageLine(p, c))
 	}
 	if more > 0 {
-		fmt.Fprintf(w, "    and %d more, which --json lists\n", more)
+		view.Fprintf(w, "    and %d more, which --json lists\n", more)
 	}
 }
 
-func packageLine(p view.Palette, c packages.Change) string {
+func packageLine(p view.Palette, c packages.Change) view.Painted {
 	switch c.Kind {
 	case packages.Added:
 		return p.Paint(view.Green, "+ "+c.Name+" "+c.New)
@@ -269,23 +269,23 @@ func packageLine(p view.Palette, c packages.Change) string {
 	case packages.Downgraded:
 		return p.Paint(view.Yellow, c.Name+" "+c.Old+" -> "+c.New+" (older)")
 	case packages.Changed:
-		return c.Name + " " + c.New + " (made anew)"
+		return view.Sprintf("%s %s (made anew)", c.Name, c.New)
 	}
-	return c.Name + " " + c.Old + " -> " + c.New
+	return view.Sprintf("%s %s -> %s", c.Name, c.Old, c.New)
 }
 
 // showSteps says what will be made anew, and how long it takes by earlier runs.
 func (a *app) showSteps(w io.Writer, out updateJSON) {
 	if out.StepsUnknown != "" {
-		fmt.Fprintf(w, "\nwhat will be made anew is not known: %s\n", out.StepsUnknown)
+		view.Fprintf(w, "\nwhat will be made anew is not known: %s\n", out.StepsUnknown)
 		return
 	}
 	if len(out.Images) == 0 {
 		return
 	}
-	fmt.Fprintln(w)
+	view.Fprintln(w)
 	if len(out.Steps) == 0 {
-		fmt.Fprintln(w, "no unit has to be made anew")
+		view.Fprintln(w, "no unit has to be made anew")
 		return
 	}
 	t := view.Table{Columns: []view.Column{{Title: "UNIT"}, {Title: "STEP"}, {Title: "TIME"}}}
@@ -314,5 +314,5 @@ func (a *app) showSteps(w io.Writer, out updateJSON) {
 	default:
 		sum += fmt.Sprintf("; about %s of work by earlier runs", view.Duration(total))
 	}
-	fmt.Fprintln(w, sum)
+	view.Fprintln(w, sum)
 }

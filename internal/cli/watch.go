@@ -20,6 +20,7 @@ import (
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/lock"
 	"github.com/strata-build/strata/internal/registry"
+	"github.com/strata-build/strata/internal/view"
 	"github.com/strata-build/strata/internal/watch"
 )
 
@@ -210,7 +211,7 @@ func (a *app) serveWatch(s *watch.Service, addr string) (stop func() error, err 
 	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
-	fmt.Fprintf(a.machine.Stderr, "serving http://%s/healthz and http://%s/metrics\n", l.Addr(), l.Addr())
+	view.Fprintf(a.machine.Stderr, "serving http://%s/healthz and http://%s/metrics\n", l.Addr(), l.Addr())
 	return func() error {
 		err := server.Close()
 		if e := <-done; !errors.Is(e, http.ErrServerClosed) {
@@ -224,7 +225,7 @@ func (a *app) serveWatch(s *watch.Service, addr string) (stop func() error, err 
 // service has its own, so that nothing stays open in between: garbage can be
 // collected, and the engine serves others.
 func (a *app) fresh() *app {
-	return &app{machine: a.machine, args: a.args, flags: a.flags, limits: a.limits}
+	return &app{machine: a.machine, raw: a.raw, args: a.args, flags: a.flags, limits: a.limits}
 }
 
 // watched reads the project anew. It asks no registry.

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -34,7 +33,7 @@ func (a *app) watchPolicies(s *watch.Service, f watchFlags) []watch.Policy {
 				return f.secretEnv != "" && strings.HasPrefix(kv, f.secretEnv+"=")
 			})
 			out = append(out, s.Command(watch.Command{
-				Line: f.command, Dir: a.dir(), Env: env, Output: a.machine.Stderr, Timeout: time.Duration(f.timeout),
+				Line: f.command, Dir: a.dir(), Env: env, Output: a.raw.Stderr, Timeout: time.Duration(f.timeout),
 			}))
 		case watch.WebhookPolicy:
 			out = append(out, watch.Webhook{
@@ -143,9 +142,7 @@ func oneLine(err error) error {
 // noteWriter writes the service's log, a line a note.
 func (a *app) noteWriter(asJSON bool) func(watch.Note) {
 	if asJSON {
-		e := json.NewEncoder(a.machine.Stdout)
-		e.SetEscapeHTML(false)
-		return func(n watch.Note) { _ = e.Encode(n) } // an error: who reads it went away
+		return func(n watch.Note) { _ = view.WriteJSON(a.machine.Stdout, n, "") } // an error: who reads it went away
 	}
 	pal := a.palette(a.machine.Stdout)
 	return func(n watch.Note) {
@@ -158,7 +155,7 @@ func (a *app) noteWriter(asJSON bool) func(watch.Note) {
 		case watch.ActionDone:
 			style = view.Green
 		}
-		fmt.Fprintf(a.machine.Stdout, "%s %s\n", pal.Paint(view.Dim, n.Time.UTC().Format(time.RFC3339)), pal.Paint(style, printable(noteText(n))))
+		view.Fprintf(a.machine.Stdout, "%s %s\n", pal.Paint(view.Dim, n.Time.UTC().Format(time.RFC3339)), pal.Paint(style, noteText(n)))
 	}
 }
 
@@ -282,7 +279,7 @@ func (a *app) showWatch(st watch.Status, f watchFlags) error {
 		t.Row(when, r.what, r.does, r.units)
 	}
 	if len(rows) == 0 {
-		fmt.Fprintln(a.machine.Stdout, nothingToWatch(st.Name))
+		view.Fprintln(a.machine.Stdout, nothingToWatch(st.Name))
 		return nil
 	}
 	return t.Write(a.machine.Stdout, a.palette(a.machine.Stdout), a.width(a.machine.Stdout))

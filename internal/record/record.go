@@ -17,6 +17,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/strata-build/strata/internal/printable"
 )
 
 // Version is the version of the format that this package writes.
@@ -186,20 +188,16 @@ func (r Record) Encode() ([]byte, error) {
 // maxText bounds a text in a record, in bytes.
 const maxText = 2000
 
-// userinfo matches the credentials of a URL (RFC 3986, 3.2.1). It takes all up
-// to the last @ before a slash or blank, since passwords contain @ unescaped.
-var userinfo = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^/\s"']*@`)
-
-// scrub takes credentials out of URLs in s and bounds its length.
+// scrub takes credentials out of s and bounds its length.
 func scrub(s string) string {
-	s = strings.ToValidUTF8(userinfo.ReplaceAllString(s, "$1***@"), "�")
+	s = strings.ToValidUTF8(printable.Redact(s), "�")
 	if len(s) > maxText {
 		s = strings.ToValidUTF8(s[:maxText], "") + "…"
 	}
 	return s
 }
 
-// Scrub gives a copy of r whose free texts hold no credentials of URLs and
+// Scrub gives a copy of r whose free texts hold no credentials and
 // are bounded in length.
 func (r Record) Scrub() Record {
 	r.Command, r.Engine, r.Error, r.Project = scrub(r.Command), scrub(r.Engine), scrub(r.Error), scrub(r.Project)

@@ -73,7 +73,7 @@ func TestClean(t *testing.T) {
 		"ab\tc":                                  "ab      c",
 		"日\tx":                                   "日      x",
 		"bad \xff byte":                          "bad � byte",
-		"bell\x07 nul\x00 \u202eevil\u202c":      "bell nul evil",
+		"bell\x07 nul\x00 \u202eevil\u202c":      `bell nul \u202eevil\u202c`,
 		"cut off \x1b[3":                         "cut off ",
 	} {
 		if got := clean(in); got != want {

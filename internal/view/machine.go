@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,20 +9,30 @@ import (
 	"sync"
 
 	"github.com/strata-build/strata/internal/event"
+	"github.com/strata-build/strata/internal/printable"
 )
 
 // jsonView writes each event as one JSON object a line.
 type jsonView struct {
 	o   Options
 	mu  sync.Mutex
-	enc *json.Encoder
 	err error
 }
 
-func newJSON(o Options) *jsonView {
-	enc := json.NewEncoder(o.Out)
+func newJSON(o Options) *jsonView { return &jsonView{o: o} }
+
+// WriteJSON writes v as JSON and a line break: on one line, or indented. It holds
+// no credentials, and what a terminal would act on is escaped.
+func WriteJSON(w io.Writer, v any, indent string) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", indent)
 	enc.SetEscapeHTML(false)
-	return &jsonView{o: o, enc: enc}
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(printable.JSON(b.Bytes()))
+	return err
 }
 
 // Emit writes e.
@@ -29,7 +40,7 @@ func (j *jsonView) Emit(e event.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.err == nil {
-		j.err = j.enc.Encode(stamped(e, j.o.Clock))
+		j.err = WriteJSON(j.o.Out, stamped(e, j.o.Clock), "")
 	}
 }
 

@@ -2,6 +2,7 @@ package view
 
 import (
 	"io"
+	"regexp"
 	"strings"
 )
 
@@ -31,10 +32,18 @@ func (t *Table) Markdown(w io.Writer) error {
 	return err
 }
 
+// bare begins what GitHub makes a link of though nobody has marked it as one.
+var bare = regexp.MustCompile(`(?i)(://|www\.)`)
+
+// MarkdownCode gives a text as Markdown's code, in which nothing has a meaning.
+func MarkdownCode(s string) string {
+	return "`" + strings.ReplaceAll(field(s), "`", "'") + "`"
+}
+
 // MarkdownText gives a text that Markdown shows as it is, on one line: names of
 // files and images come from others.
 func MarkdownText(s string) string {
-	s = clean(strings.ReplaceAll(s, "\n", " "))
+	s = field(s)
 	var b strings.Builder
 	for _, r := range s {
 		switch {
@@ -42,6 +51,8 @@ func MarkdownText(s string) string {
 			b.WriteString("&lt;")
 		case r == '&':
 			b.WriteString("&amp;")
+		case r == '$': // formulas
+			b.WriteString("&#36;")
 		case strings.ContainsRune("\\`*_{}[]|~#@!", r):
 			b.WriteByte('\\')
 			b.WriteRune(r)
@@ -49,5 +60,7 @@ func MarkdownText(s string) string {
 			b.WriteRune(r)
 		}
 	}
-	return b.String()
+	return bare.ReplaceAllStringFunc(b.String(), func(s string) string {
+		return strings.NewReplacer(":", "&#58;", ".", "&#46;").Replace(s)
+	})
 }

@@ -63,7 +63,7 @@ func (m *model) apply(e event.Event) *unit {
 	u := m.unit(e)
 	switch e.Type {
 	case event.UnitStarted:
-		u.reason = clean(e.Text)
+		u.reason = field(e.Text)
 	case event.UnitFinished:
 		m.finish(u, e)
 	case event.StepStarted, event.StepProgress, event.StepLog, event.StepFinished:
@@ -75,13 +75,13 @@ func (m *model) apply(e event.Event) *unit {
 func (m *model) unit(e event.Event) *unit {
 	u := m.units[e.Unit]
 	if u == nil {
-		u = &unit{id: clean(e.Unit), started: e.Time, steps: map[string]*step{}}
+		u = &unit{id: field(e.Unit), started: e.Time, steps: map[string]*step{}}
 		m.units[e.Unit] = u
 		m.order = append(m.order, u)
 		m.idCols = max(m.idCols, textWidth(u.id))
 	}
 	if e.Action != "" {
-		u.action = clean(e.Action)
+		u.action = field(e.Action)
 	}
 	return u
 }
@@ -93,7 +93,7 @@ func (m *model) finish(u *unit, e event.Event) {
 	u.finished = true
 	u.seconds, u.digest, u.size, u.err = e.Seconds, e.Digest, e.Size, e.Error
 	if u.action == "pull" && e.Text != "copied" {
-		u.idle = clean(e.Text)
+		u.idle = field(e.Text)
 	}
 	if u.seconds == 0 {
 		u.seconds = e.Time.Sub(u.started).Seconds()
@@ -115,7 +115,7 @@ func (u *unit) apply(e event.Event) {
 		u.steps[id] = s
 	}
 	if e.Step != "" {
-		s.name = clean(e.Step)
+		s.name = field(e.Step)
 	}
 	switch e.Type {
 	case event.StepStarted:

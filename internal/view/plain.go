@@ -93,7 +93,7 @@ func stepName(e event.Event, u *unit) string {
 	if s := u.steps[id]; s != nil {
 		return s.name
 	}
-	return clean(e.Step)
+	return field(e.Step)
 }
 
 // stepTag gives the "[2/4]" of a step's name, or the name itself where it has
@@ -140,7 +140,7 @@ func (p *plain) write(at time.Time, l line) {
 		return
 	}
 	stamp := fmt.Sprintf("%7.1fs ", max(0, at.Sub(p.model.begin).Seconds()))
-	_, p.err = io.WriteString(p.o.Out, p.palette.Paint(Dim, stamp)+l.paint(p.palette)+"\n")
+	_, p.err = io.WriteString(p.o.Out, string(p.palette.Paint(Dim, stamp))+l.paint(p.palette)+"\n")
 }
 
 // Printf writes text as lines with their time.

@@ -1,5 +1,7 @@
 package view
 
+import "github.com/strata-build/strata/internal/printable"
+
 // Style is how a piece of text looks.
 type Style int
 
@@ -25,12 +27,13 @@ type Palette struct {
 	Color bool
 }
 
-// Paint gives text in style s.
-func (p Palette) Paint(s Style, text string) string {
+// Paint gives text in style s, as one line that is fit to be shown.
+func (p Palette) Paint(s Style, text string) Painted {
+	text = printable.Line(text)
 	if !p.Color || s <= Normal || int(s) >= len(codes) || text == "" {
-		return text
+		return Painted(text)
 	}
-	return "\x1b[" + codes[s] + "m" + text + "\x1b[0m"
+	return Painted("\x1b[" + codes[s] + "m" + text + "\x1b[0m")
 }
 
 // ColorOptions are what decides about colour: a flag and the values of the

@@ -87,7 +87,7 @@ func newLayout(nodes []Node, edges [][2]string) *layout {
 		if n.Label == "" {
 			n.Label = n.ID
 		}
-		n.Label, n.Sub = cut(clean(n.Label), maxLetters), cut(clean(n.Sub), maxLetters+6)
+		n.Label, n.Sub = cut(field(n.Label), maxLetters), cut(field(n.Sub), maxLetters+6)
 		l.nodes = append(l.nodes, n)
 		v := vertex{node: len(l.nodes) - 1, h: boxHeight}
 		v.w = max(float64(textWidth(n.Label))*labelSize, float64(textWidth(n.Sub))*subSize)*letter + 2*boxPad
@@ -374,7 +374,7 @@ func drawBox(b *strings.Builder, v vertex, n Node) {
 		dash = ` stroke-dasharray="4 3"`
 	}
 	fmt.Fprintf(b, `<g><title>%s</title><rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="6" fill="%s" stroke="%s" stroke-width="1.5"%s/>`,
-		html.EscapeString(clean(n.ID)), v.x, v.y-v.h/2, v.w, v.h, color[0], color[1], dash)
+		html.EscapeString(field(n.ID)), v.x, v.y-v.h/2, v.w, v.h, color[0], color[1], dash)
 	y := v.y + labelSize*0.36
 	if n.Sub != "" {
 		y -= subHeight / 2

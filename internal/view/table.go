@@ -12,7 +12,7 @@ type Cell struct {
 }
 
 // plain gives the cell's text as one line.
-func (c Cell) plain() string { return clean(strings.ReplaceAll(c.Text, "\n", " ")) }
+func (c Cell) plain() string { return field(c.Text) }
 
 // Column says how a column is laid out.
 type Column struct {

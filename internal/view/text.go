@@ -6,6 +6,8 @@ import (
 	"unicode"
 
 	"golang.org/x/text/width"
+
+	"github.com/strata-build/strata/internal/printable"
 )
 
 // span is text in one style; line is what fits one row of a terminal.
@@ -105,7 +107,7 @@ func (l line) cut(n int) line {
 func (l line) paint(p Palette) string {
 	var b strings.Builder
 	for _, s := range l {
-		b.WriteString(p.Paint(s.style, s.text))
+		b.WriteString(string(p.Paint(s.style, s.text)))
 	}
 	return b.String()
 }
@@ -116,7 +118,8 @@ var escape = regexp.MustCompile(`\x1b(?:\[[0-?]*[ -/]*(?:[@-~]|$)|\][^\x07\x1b]*
 
 // clean gives one line of a program's output as text alone: no escapes, no
 // control characters, tabs as blanks, and of what overwrote itself by carriage
-// returns the last state.
+// returns the last state. What would reorder or hide the rest is written as an
+// escape. For a name or a reason there is field.
 func clean(s string) string {
 	s = strings.TrimRight(s, "\r\n")
 	if i := strings.LastIndexByte(s, '\r'); i >= 0 {
@@ -129,13 +132,16 @@ func clean(s string) string {
 	if strings.IndexByte(s, '\t') >= 0 {
 		s = expandTabs(s)
 	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
+	return field(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
 			return -1
 		}
 		return r
-	}, s)
+	}, s))
 }
+
+// field gives a name, a reason or another text of others as one line.
+func field(s string) string { return printable.Line(s) }
 
 func expandTabs(s string) string {
 	var b strings.Builder

@@ -101,7 +101,7 @@ func warningLines(e event.Event) []line {
 			l = append(l, span{Yellow, "! "})
 		}
 		if e.Unit != "" {
-			l = append(l, span{Bold, clean(e.Unit) + ": "})
+			l = append(l, span{Bold, field(e.Unit) + ": "})
 		}
 		out = append(out, append(l, span{Normal, text}))
 	}
@@ -114,7 +114,7 @@ func (t *tty) Printf(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for l := range strings.SplitSeq(text, "\n") {
-		t.above = append(t.above, entry{make: func(int) line { return line{{Normal, l}} }, whole: true})
+		t.above = append(t.above, entry{make: func(int) line { return line{{Normal, field(l)}} }, whole: true})
 	}
 }
 

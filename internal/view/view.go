@@ -118,14 +118,22 @@ func orDefault(f func() int, n int) func() int {
 
 // IsTerminal says whether w is a file that is a terminal.
 func IsTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+	f, ok := behind(w).(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// behind gives the writer that a [Guard] writes to.
+func behind(w io.Writer) io.Writer {
+	if g, ok := w.(*Guard); ok {
+		return g.Unwrap()
+	}
+	return w
 }
 
 // Size gives functions that ask for the columns and rows of the terminal w at
 // each call; they answer 0 where w is none.
 func Size(w io.Writer) (width, height func() int) {
-	f, ok := w.(*os.File)
+	f, ok := behind(w).(*os.File)
 	ask := func() (int, int) {
 		if !ok {
 			return 0, 0
