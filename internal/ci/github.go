@@ -112,9 +112,7 @@ func (m *Model) page(o GitHubOptions) page {
 		Emulated: m.Emulated(GitHubRunners), Buildx: m.Cache == "gha" || m.Cache == "s3",
 		GHCR: slices.Contains(m.Registries, "ghcr.io"),
 	}
-	if m.File != "" && m.File != string(spec.KindStrata) {
-		p.Flags = " -f " + m.File
-	}
+	p.Flags = m.flags(string(spec.KindStrata))
 	for i := range m.Stages {
 		p.Stages = append(p.Stages, i)
 	}
@@ -249,7 +247,7 @@ func (w *githubWriter) write(file, name string, p page) {
 	}
 	t := template.New(name).Delims("[[", "]]").Option("missingkey=error").Funcs(template.FuncMap{
 		"uses": p.uses, "quote": quoted, "cron": func(r *spec.Refresh) string { return Cron(*r) },
-		"list": func(s string) string { return quoted([]string{s}) }, "single": singleQuoted,
+		"list": func(s string) string { return quoted([]string{s}) }, "path": func(s string) string { return quoted(githubPath(s)) }, "single": singleQuoted,
 		"upper": func(s string) string { return strings.ToUpper(strings.ReplaceAll(s, "-", "_")) },
 		"reading": func(s string) string { // the pair of pull requests: registry-username is REGISTRY_READ_USERNAME
 			s = strings.ToUpper(strings.ReplaceAll(s, "-", "_"))

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/strata-build/strata/internal/export"
+	"github.com/strata-build/strata/internal/printable"
 )
 
 // GitLabChild gives the work as the file of a child pipeline: a job for each job
@@ -25,14 +28,14 @@ func GitLabChild(w Work, include string) []byte {
 		for _, j := range jobs {
 			fmt.Fprintf(&b, "\n%s:\n  extends: .strata\n  stage: %s\n  tags: %s\n  script:\n", quoted(j.Name), quoted(names[i]), quoted(j.Runner))
 			if len(w.Publish) == 0 { // what is only tried stands on what is published
-				fmt.Fprintf(&b, "    - %s\n", quoted(strings.Join(j.pull(), " ")))
+				fmt.Fprintf(&b, "    - %s\n", quoted(shellLine(j.pull())))
 			}
-			fmt.Fprintf(&b, "    - %s\n", quoted(strings.Join(j.Command, " ")))
+			fmt.Fprintf(&b, "    - %s\n", quoted(shellLine(j.Command)))
 		}
 	}
 	switch {
 	case len(w.Publish) > 0:
-		fmt.Fprintf(&b, "\npublish:\n  extends: .strata\n  stage: publish\n  script:\n    - %s\n", quoted(strings.Join(w.Publish, " ")))
+		fmt.Fprintf(&b, "\npublish:\n  extends: .strata\n  stage: publish\n  script:\n    - %s\n", quoted(shellLine(w.Publish)))
 	case len(w.Stages) == 0:
 		fmt.Fprintf(&b, "\nnothing to do:\n  extends: .strata\n  stage: publish\n  script:\n    - strata plan\n")
 	}
@@ -50,5 +53,14 @@ func quoted(v any) string {
 	if err != nil {
 		panic("internal error: " + err.Error()) // strings and lists of strings
 	}
-	return string(data)
+	return string(printable.JSON(data))
+}
+
+// shellLine writes a command as a shell reads it.
+func shellLine(words []string) string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = export.ShellWord(w)
+	}
+	return strings.Join(out, " ")
 }

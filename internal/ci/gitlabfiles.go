@@ -80,9 +80,7 @@ func (m *Model) GitLab(o GitLabOptions) ([]File, error) {
 	if o.Branch != "" {
 		p.Branch, p.Trunk = quoted(o.Branch), o.Branch
 	}
-	if m.File != "" && m.File != string(spec.KindStrata) {
-		p.Flags = " -f " + m.File
-	}
+	p.Flags = m.flags(string(spec.KindStrata))
 	root := gitlabRoot
 	if o.Include {
 		root = gitlabPipeline
@@ -129,7 +127,7 @@ func (m *Model) gitlabPaths() []string {
 		if p == "**" || strings.HasSuffix(p, "/**") {
 			p += "/*"
 		}
-		paths[i] = p
+		paths[i] = gitlabPath(p)
 	}
 	return paths
 }

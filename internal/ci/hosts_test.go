@@ -158,8 +158,8 @@ func TestImageWithoutARegistry(t *testing.T) {
 				t.Errorf("%s, %s: got %q, want %q", c.file, c.remote, got, c.want)
 			}
 		}
-		if len(m.Make(MakeOptions{})) != 1 {
-			t.Error("no Makefile")
+		if files, err := m.Make(MakeOptions{}); len(files) != 1 || err != nil {
+			t.Errorf("no Makefile: %v", err)
 		}
 	}
 }
@@ -174,5 +174,13 @@ func TestPathsOfABakeProject(t *testing.T) {
 
 func TestMake(t *testing.T) {
 	m := example(t, "ragex", "sub", "image: ", "image: ghcr.io/user/")
-	goldenFiles(t, "make", append(m.Make(MakeOptions{}), m.Make(MakeOptions{Name: "strata.mk"})...))
+	var files []File
+	for _, name := range []string{"", "strata.mk"} {
+		made, err := m.Make(MakeOptions{Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, made...)
+	}
+	goldenFiles(t, "make", files)
 }

@@ -23,7 +23,10 @@ const Makefile = "Makefile"
 // Make gives a Makefile whose targets call strata: publish-VARIANT-LAYER-layered
 // and publish-VARIANT-layered, as `strata export make` names those that call
 // docker buildx.
-func (m *Model) Make(o MakeOptions) []File {
+func (m *Model) Make(o MakeOptions) ([]File, error) {
+	if err := m.inert(); err != nil {
+		return nil, err
+	}
 	command, prefix := "ci make", ""
 	if o.Name == "" {
 		o.Name = Makefile
@@ -63,7 +66,7 @@ func (m *Model) Make(o MakeOptions) []File {
 		w.target(t.Name, "Build "+t.Help()+", on this machine", "build "+unit)
 		w.target("publish-"+t.Name, "Build and publish "+t.Help(), "build --push "+unit)
 	}
-	return []File{{Path: path.Join(m.Folder, o.Name), Data: generated.Mark(w.text.String(), command)}}
+	return []File{{Path: path.Join(m.Folder, o.Name), Data: generated.Mark(w.text.String(), command)}}, nil
 }
 
 type makeWriter struct {

@@ -98,7 +98,7 @@ func New(g *graph.Graph, src Source) (*Model, error) {
 // runners share nothing else.
 func (m *Model) shared() error {
 	if m.homeless == "" {
-		return nil
+		return m.inert()
 	}
 	image := "ghcr.io/user/" + m.homeless
 	if name := githubRemote.FindStringSubmatch(m.remote); name != nil {

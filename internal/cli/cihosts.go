@@ -72,7 +72,7 @@ strata export make writes one with the same targets that calls docker buildx.
 				if !makefileForm.MatchString(o.Name) {
 					return nil, usage("reading --name: %q is neither Makefile nor a name that ends in .mk", o.Name)
 				}
-				return m.Make(o), nil
+				return m.Make(o)
 			}
 		},
 	}

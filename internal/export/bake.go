@@ -45,7 +45,7 @@ func (b *bake) file() {
 	b.line("#")
 	b.line("# The images of this project for builds without Strata. In the project's folder:")
 	b.line("#")
-	b.line("#   docker buildx bake -f %s --push", shellWord(pathJoin(b.Folder, "docker-bake.hcl")))
+	b.line("#   docker buildx bake -f %s --push", ShellWord(pathJoin(b.Folder, "docker-bake.hcl")))
 	b.line("#")
 	b.line("# A target that starts from another one (target:...) has to be built by the same builder: one builder for all")
 	b.line("# platforms, with nodes or emulation for each. Groups: default (all), and each layer and variant by its name.")

@@ -377,15 +377,15 @@ func (m *monolith) file(name string) []byte {
 
 // command gives the lines that build the file.
 func (m *monolith) command(file string) []string {
-	words := []string{"docker buildx build --platform " + m.leaf.Platform, "-f " + shellWord(file)}
+	words := []string{"docker buildx build --platform " + m.leaf.Platform, "-f " + ShellWord(file)}
 	for _, name := range slices.Sorted(maps.Keys(m.folders)) {
-		words = append(words, "--build-context "+shellWord(name+"="+m.folders[name]))
+		words = append(words, "--build-context "+ShellWord(name+"="+m.folders[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.buildArgs)) {
-		words = append(words, "--build-arg "+shellWord(name+"="+m.buildArgs[name]))
+		words = append(words, "--build-arg "+ShellWord(name+"="+m.buildArgs[name]))
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.secrets)) {
-		words = append(words, "--secret "+shellWord(m.secrets[id]))
+		words = append(words, "--secret "+ShellWord(m.secrets[id]))
 	}
 	var ssh []string
 	host := false
@@ -395,12 +395,12 @@ func (m *monolith) command(file string) []string {
 	}
 	slices.Sort(ssh)
 	for _, s := range slices.Compact(ssh) {
-		words = append(words, "--ssh "+shellWord(s))
+		words = append(words, "--ssh "+ShellWord(s))
 	}
 	if host {
 		words = append(words, "--allow network.host")
 	}
-	words = append(words, "-t "+shellWord(m.leaf.Image+":"+m.tagOf(m.leaf, short(m.leaf))), shellWord(m.main.folder))
+	words = append(words, "-t "+ShellWord(m.leaf.Image+":"+m.tagOf(m.leaf, short(m.leaf))), ShellWord(m.main.folder))
 	return wrap(words, 100)
 }
 

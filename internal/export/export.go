@@ -243,8 +243,8 @@ func attrs(kind string, m map[string]string) string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9._/:@%+,=-]+$`)
 
-// shellWord writes a word so that a shell reads it as it is.
-func shellWord(s string) string {
+// ShellWord writes a word so that a shell reads it as it is.
+func ShellWord(s string) string {
 	if plainWord.MatchString(s) {
 		return s
 	}

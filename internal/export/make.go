@@ -113,7 +113,7 @@ func (m *makefile) head() {
 	m.line("#")
 	m.line("# The images of this project for builds without Strata, by docker buildx alone. In the project's folder:")
 	m.line("#")
-	m.line("#   make -f %s help", shellWord(pathJoin(m.Folder, "Makefile")))
+	m.line("#   make -f %s help", ShellWord(pathJoin(m.Folder, "Makefile")))
 	m.line("")
 	m.line("%s", strings.TrimSpace("REGISTRY ?= "+makeText(host)))
 	m.line("IMAGE_NAME ?= %s", makeText(name))
@@ -286,7 +286,7 @@ func makeText(s string) string {
 // MakeWord writes a word of a recipe line. What names a variable is quoted, since
 // its value may be anything.
 func MakeWord(s string) string {
-	word := shellWord(s)
+	word := ShellWord(s)
 	if word == s && !lasting(s) {
 		word = "'" + s + "'"
 	}

@@ -36,9 +36,9 @@ type index struct {
 func (x index) words() string {
 	var cmds []string
 	for _, tag := range x.tags {
-		words := []string{"-t", shellWord(x.image + ":" + tag)}
+		words := []string{"-t", ShellWord(x.image + ":" + tag)}
 		for _, m := range x.members[tag] {
-			words = append(words, shellWord(x.image+":"+m))
+			words = append(words, ShellWord(x.image+":"+m))
 		}
 		cmds = append(cmds, strings.Join(words, " "))
 	}

@@ -281,6 +281,9 @@ func (b *baker) platforms() map[string][]string {
 // layer makes the layer of a target.
 func (b *baker) layer(name string) Layer {
 	t := b.done[name]
+	if !targetFormat.re.MatchString(name) {
+		b.list.Errorf(t.pos, "write "+targetFormat.words, "%q is no valid name of a target", name)
+	}
 	l := Layer{Name: name, Pos: t.pos, Stale: "allow", OnParentChange: "rebuild"}
 	context := b.local(orElse(t.Context, "."))
 	file := path.Join(context, orElse(t.Dockerfile, "Dockerfile"))
@@ -374,6 +377,8 @@ func (b *baker) tags(t *bakeTarget) (image string, tags Tags) {
 		switch {
 		case !imageFormat.re.MatchString(repo):
 			b.list.Errorf(t.pos, "write "+imageFormat.words, "target %q: %q is no valid tag", t.Name, ref)
+		case !bakeTagFormat.re.MatchString(tag):
+			b.list.Errorf(t.pos, "write "+bakeTagFormat.words, "target %q: %q is no valid tag", t.Name, ref)
 		case image == "" || image == repo:
 			image = repo
 			tags.Index = append(tags.Index, tag)
@@ -396,6 +401,10 @@ func (b *baker) secrets(t *bakeTarget) []Secret {
 		}
 		if s.ID == "" {
 			b.list.Errorf(t.pos, `write "id=NAME,env=VARIABLE"`, "target %q: a secret has no id", t.Name)
+			continue
+		}
+		if s.Env != "" && !argFormat.re.MatchString(s.Env) {
+			b.list.Errorf(t.pos, "write "+argFormat.words, "target %q: %q is no valid environment variable", t.Name, s.Env)
 			continue
 		}
 		out = append(out, s)

@@ -21,7 +21,14 @@ var (
 	secretFormat = &format{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`), "letters, digits, dots, dashes and underscores"}
 	sshFormat    = &format{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(=.+)?$`), "default, or ID=PATH of a socket or key"}
 	argFormat    = &format{regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`), "letters, digits and underscores, no digit first"}
-	tagFormat    = &format{regexp.MustCompile(`^[A-Za-z0-9_{}][A-Za-z0-9._{}-]{0,126}$`), `a tag with variables in braces, such as "{version}-{variant}"`}
+	// targetFormat is what docker buildx takes, and dots; no flag begins so.
+	targetFormat  = &format{regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`), "letters, digits, dots, dashes and underscores, no dot or dash first"}
+	bakeTagFormat = &format{regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`), "letters, digits, dots, dashes and underscores"}
+	// labelFormat leaves out what GitHub and GitLab would expand, since a label goes
+	// into a pipeline.
+	labelFormat = &format{regexp.MustCompile(`^[A-Za-z0-9_.][ -#%-_a-~]*$`),
+		"letters, digits, blanks and signs but for $ and backticks, which a pipeline may expand; a letter or digit first"}
+	tagFormat = &format{regexp.MustCompile(`^[A-Za-z0-9_{}][A-Za-z0-9._{}-]{0,126}$`), `a tag with variables in braces, such as "{version}-{variant}"`}
 )
 
 // The shapes that several keys share.
@@ -194,6 +201,6 @@ var projectShape = &shape{kind: object, fields: []field{
 	{name: "keep", shape: keepShape, def: "30 days", doc: "What `strata prune` keeps of images that no tag and no build of the project as it is leads to: those that were used within `age`, and the newest of each unit, `count` of them."},
 	{name: "cache", shape: cacheShape, def: "`none`", doc: "BuildKit's instruction cache, for what happens inside of a unit. Units are reused without it."},
 	{name: "engine", shape: engineShape, def: "`$BUILDKIT_HOST`, otherwise `embedded`", doc: "The BuildKit that builds; of several, each unit goes to the first that has its platform."},
-	{name: "runners", shape: &shape{kind: mapping, noun: "platforms to labels", key: platformText, of: oneOrMore(&shape{kind: text, noun: "label"}, "labels"), min: 1}, def: "`ubuntu-24.04`, `ubuntu-24.04-arm`", doc: "The labels of the CI runners that build each platform, in the pipelines that `strata ci` writes."},
+	{name: "runners", shape: &shape{kind: mapping, noun: "platforms to labels", key: platformText, of: oneOrMore(&shape{kind: text, noun: "label", format: labelFormat}, "labels"), min: 1}, def: "`ubuntu-24.04`, `ubuntu-24.04-arm`", doc: "The labels of the CI runners that build each platform, in the pipelines that `strata ci` writes. A label is a text: expressions and variables of the pipeline are refused."},
 	{name: "compression", shape: &shape{kind: text, noun: "compression", enum: []string{"gzip", "zstd"}}, def: "`gzip`", doc: "How new blobs are compressed."},
 }}
