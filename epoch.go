@@ -104,9 +104,6 @@ func createdAt(config []byte) time.Time {
 
 // retimeBuilt is retime for the config that an engine gave.
 func (r *runner) retimeBuilt(ctx context.Context, u *graph.Unit, config []byte) ([]byte, error) {
-	if u.Build.Epoch.Source != "" && engineSaid(config) {
-		return config, nil
-	}
 	base, err := r.base(ctx, u, u.Build.Trunk.From)
 	if err != nil {
 		return nil, err
@@ -116,20 +113,37 @@ func (r *runner) retimeBuilt(ctx context.Context, u *graph.Unit, config []byte) 
 			return nil, err
 		}
 	}
+	if u.Build.Epoch.Source != "" && engineSaid(config) {
+		return r.pass.hideCredentials(config, base)
+	}
 	return r.pass.retime(u, config, base)
 }
 
 // retime sets the times in a unit's config, which may be those of a build on
 // some day, to when the unit was created. The history of what it stands on stays.
 func (p *Pass) retime(u *graph.Unit, config []byte, below *picture) ([]byte, error) {
-	inherited := 0
-	if below != nil {
-		var err error
-		if inherited, err = image.Entries(below.config); err != nil {
-			return nil, err
-		}
+	inherited, err := inheritedEntries(below)
+	if err != nil {
+		return nil, err
 	}
 	return image.Retime(config, inherited, p.created(u, below))
+}
+
+// hideCredentials leaves the times of a config alone.
+func (p *Pass) hideCredentials(config []byte, below *picture) ([]byte, error) {
+	inherited, err := inheritedEntries(below)
+	if err != nil {
+		return nil, err
+	}
+	return image.HideCredentials(config, inherited)
+}
+
+// inheritedEntries counts those of a history that are of what an image stands on.
+func inheritedEntries(below *picture) (int, error) {
+	if below == nil {
+		return 0, nil
+	}
+	return image.Entries(below.config)
 }
 
 // engineSaid says whether an engine has found a SOURCE_DATE_EPOCH where a

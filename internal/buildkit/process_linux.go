@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/printable"
 )
 
 // logLimit is the size at which the engine's log file is begun anew.
@@ -67,7 +68,7 @@ func setGlobals(o Options) (*globals, error) {
 		if err != nil {
 			return nil, err
 		}
-		logrus.SetOutput(f)
+		logrus.SetOutput(quietLog{f})
 		g.log = f
 	}
 	logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: true})
@@ -95,6 +96,17 @@ func (g *globals) restore() {
 	if g.log != nil {
 		g.log.Close()
 	}
+}
+
+// quietLog is a log without the credentials of what was fetched. Each entry comes
+// by one Write.
+type quietLog struct{ out io.Writer }
+
+func (l quietLog) Write(entry []byte) (int, error) {
+	if _, err := io.WriteString(l.out, printable.Text(string(entry))); err != nil {
+		return 0, err
+	}
+	return len(entry), nil
 }
 
 func openLog(path string) (*os.File, error) {

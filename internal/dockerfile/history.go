@@ -6,11 +6,14 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+
+	"github.com/strata-build/strata/internal/printable"
 )
 
 // record sets what BuildKit writes into the image's history for an instruction:
 // the formats of dockerfile2llb, where only a step with a state of its own ends
-// in "# buildkit". It runs after the instruction took effect on s.
+// in "# buildkit". What BuildKit has and this has not are the credentials of an
+// ADD's URL. It runs after the instruction took effect on s.
 func (a *analysis) record(o *op, s *scope) {
 	switch c := o.cmd.(type) {
 	case *instructions.EnvCommand:
@@ -74,7 +77,9 @@ func copyHistory(word string, parents bool, chown, chmod string, sd instructions
 	if chmod != "" {
 		words = append(words, "--chmod="+chmod)
 	}
-	words = append(words, sd.SourcePaths...)
+	for _, src := range sd.SourcePaths {
+		words = append(words, printable.URL(src))
+	}
 	for _, doc := range sd.SourceContents {
 		words = append(words, "<<"+doc.Path)
 	}

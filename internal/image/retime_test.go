@@ -48,3 +48,21 @@ func TestRetime(t *testing.T) {
 		}
 	}
 }
+
+func TestNoCredentialsInHistory(t *testing.T) {
+	const was = `{"created":"2026-11-23T05:00:00Z","history":[{"created_by":"ADD https://base:s3cret@h/x /x"},` +
+		`{"created_by":"ADD https://user:s3cret@h/x?token=s3cret /x # buildkit"},{"created_by":"RUN curl https://user:own@h/"},{"created_by":7}]}`
+	const want = `{"created":"2026-11-23T05:00:00Z","history":[{"created_by":"ADD https://base:s3cret@h/x /x"},` +
+		`{"created_by":"ADD https://***@h/x?token=*** /x # buildkit"},{"created_by":"RUN curl https://user:own@h/"},{"created_by":7}]}`
+	got, err := HideCredentials([]byte(was), 1)
+	if err != nil || string(got) != want {
+		t.Errorf("%s, %v", got, err)
+	}
+	if again, err := HideCredentials(got, 1); err != nil || string(again) != want {
+		t.Errorf("once more: %s, %v", again, err)
+	}
+	retimed, err := Retime([]byte(was), 1, time.Unix(0, 0))
+	if err != nil || strings.Contains(strings.Replace(string(retimed), "base:s3cret", "", 1), "s3cret") {
+		t.Errorf("%s, %v", retimed, err)
+	}
+}

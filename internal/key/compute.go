@@ -8,11 +8,13 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-build/strata/internal/dockerfile"
+	"github.com/strata-build/strata/internal/printable"
 	"github.com/strata-build/strata/internal/source"
 )
 
@@ -129,16 +131,16 @@ func recipe(in Input, parent func(Parent) string, trunk bool) Recipe {
 		lines = lines[:b.Trunk.Lines]
 	}
 	for _, l := range lines {
-		r.add(labelDo, stageName(l), l.Text)
+		r.addText(labelDo, stageName(l), l.Text)
 	}
 	for _, a := range b.Args {
 		if !a.Parent && !(trunk && a.Tail) {
-			r.add(labelArg, a.Name, a.Value)
+			r.addText(labelArg, a.Name, a.Value)
 		}
 	}
 	for _, rem := range b.Remotes {
 		if !trunk || !rem.Tail {
-			r.addOnce(labelRemote, rem.URL, rem.Checksum)
+			r.addOnce(labelRemote, printable.URL(rem.URL), rem.Checksum)
 		}
 	}
 	for _, id := range b.Secrets {
@@ -230,6 +232,25 @@ func stageName(l dockerfile.Line) string {
 
 func (r *Recipe) add(label string, fields ...string) {
 	r.lines = append(r.lines, Line{Label: label, Fields: fields})
+}
+
+// addText adds a text without the credentials of URLs in it, since recipes are
+// published. An ADD fetches the same with another password; anything else may
+// write it into the image, so that a digest of the text stands in for it.
+func (r *Recipe) addText(label, name, text string) {
+	first, rest, more := strings.Cut(text, "\n")
+	if label == labelDo && strings.HasPrefix(first, "ADD ") { // what follows are files
+		if first = printable.URL(first); more {
+			first += "\n" + rest
+		}
+		r.add(label, name, first)
+		return
+	}
+	if hidden := printable.URL(text); hidden != text {
+		r.add(label, name, hidden, digest.FromString(text).String())
+		return
+	}
+	r.add(label, name, text)
 }
 
 func (r *Recipe) addOnce(label string, fields ...string) {

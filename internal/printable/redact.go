@@ -17,7 +17,7 @@ func Redact(s string) string {
 	if !suspicious(s) {
 		return s
 	}
-	s = URL(s)
+	s = mayBe.ReplaceAllString(URL(s), "$1$2="+Blot)
 	s = replace(s, bareUserinfo, func(m []string) string {
 		if strings.EqualFold(m[2], "mailto") || isDigest(m[4]) {
 			return m[0]
@@ -35,7 +35,8 @@ func Redact(s string) string {
 }
 
 // URL gives a text in which URLs have neither a user nor a password nor tokens.
-// It leaves everything else alone.
+// It leaves everything else alone, parameters that may say what is fetched among
+// it.
 func URL(s string) string {
 	if strings.Contains(s, "://") {
 		s = replace(s, userinfo, func(m []string) string {
@@ -59,8 +60,10 @@ var (
 	// bareUserinfo is the same where the scheme is left out, as for a proxy or a
 	// registry. The host has a dot or a port: name:tag@something is an image.
 	bareUserinfo = regexp.MustCompile(`(^|[\s"'=(,` + "`" + `])([A-Za-z0-9._~%+-]+):([^\s/@"'<>]+)@((?:[A-Za-z0-9-]+\.)+[A-Za-z0-9-]+|[A-Za-z0-9-]+:[0-9]+|localhost)`)
-	// query is a parameter whose name says that it is a secret.
-	query = regexp.MustCompile(`(?i)([?&]|%26|%3f|\\u0026)([a-z0-9_.\[\]%-]*(?:token|secret|passw|signature|credential|api[_-]?key|access[_-]?key)[a-z0-9_.\[\]%-]*|sig|key|auth|pwd|pass|jwt)=[^&\s"'<>#` + "`" + `]+`)
+	// query is a parameter whose name says that it opens something.
+	query = regexp.MustCompile(`(?i)([?&]|%26|%3f|\\u0026)([a-z0-9_.\[\]%-]*(?:token|secret|passw|signature|credential|api[_-]?key|access[_-]?key)[a-z0-9_.\[\]%-]*|sig|jwt)=[^&\s"'<>#` + "`" + `]+`)
+	// mayBe is one whose name is as often that of something else.
+	mayBe = regexp.MustCompile(`(?i)([?&]|%26|%3f|\\u0026)(key|auth|pwd|pass)=[^&\s"'<>#` + "`" + `]+`)
 	// header is the value of an Authorization header (RFC 7235).
 	header = regexp.MustCompile(`(?i)\b(bearer|basic)\s+([A-Za-z0-9._~+/=-]{8,})`)
 	// attribute is one of BuildKit's cache attributes that hold a secret.
