@@ -25,7 +25,10 @@ func link(name, to string) entry {
 	return entry{Typeflag: tar.TypeSymlink, Name: name, Linkname: to, Mode: 0o777}
 }
 
-func hard(name, to string) entry { return entry{Typeflag: tar.TypeLink, Name: name, Linkname: to} }
+// hard says of the file what text says of it, as archives of one folder do.
+func hard(name, to string) entry {
+	return entry{Typeflag: tar.TypeLink, Name: name, Linkname: to, Mode: 0o644}
+}
 
 // text is a file whose content stands in Uname, which layers don't have.
 func text(name, content string) entry {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -118,7 +119,7 @@ func (v *Inventory) apply(l *layerList, blob digest.Digest) (*Inventory, error) 
 		return nil, errors.New("too many layers")
 	}
 	next := &Inventory{blobs: append(slices.Clone(v.blobs), blob)}
-	upper, err := l.sorted(lower, len(v.blobs))
+	upper, err := l.sorted(v.entries, lower, len(v.blobs))
 	if err != nil {
 		return nil, err
 	}
@@ -164,15 +165,26 @@ func (l *layerList) hides(path string) bool {
 }
 
 // sorted gives the layer's entries in order, with hard links into lower layers
-// resolved and implied directories added.
-func (l *layerList) sorted(lower []Entry, blob int) ([]Entry, error) {
+// resolved and implied directories added. Lower is what it leaves of all.
+func (l *layerList) sorted(all, lower []Entry, blob int) ([]Entry, error) {
 	out := make([]Entry, 0, len(l.entries))
 	implied := map[string]bool{}
+	folders, err := l.odd(lower, all)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range folders {
+		implied[p] = true
+		out = append(out, Entry{Path: p, Kind: Dir, Mode: 0o755, Blob: blob})
+	}
 	for path, e := range l.entries {
 		if e.Kind == hardLink {
 			i, ok := findEntry(lower, e.Link)
 			if !ok || lower[i].Kind == Dir {
 				return nil, fmt.Errorf("hard link %q leads to %q, which is not there", path, e.Link)
+			}
+			if t := lower[i]; t.Kind != Symlink && t.Mode != e.Mode || t.UID != e.UID || t.GID != e.GID || !maps.Equal(t.Xattrs, e.Xattrs) {
+				return nil, fmt.Errorf("hard link %q changes the mode, owner or attributes of %q in a lower layer", path, e.Link)
 			}
 			e = lower[i]
 			e.Path = path

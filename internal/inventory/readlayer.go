@@ -26,6 +26,8 @@ type layerList struct {
 	opaques   map[string]bool
 	accounts  map[[32]byte][]byte   // contents of files that may be passwd or group, or are kept
 	kept      map[[32]byte][]string // paths of the files that a trace keeps
+	inodes    inodes                // of hard links within the layer
+	remade    map[string]bool       // folders that stand where it had a file before
 	sparse    int64                 // bytes of sparse files so far, holes included
 }
 
@@ -147,6 +149,7 @@ func readTar(r io.Reader) (*layerList, error) {
 	for {
 		hdr, err := tr.Next()
 		if err == io.EOF {
+			l.inodes.settle(l.entries)
 			return l, nil
 		}
 		if err != nil {
@@ -185,14 +188,21 @@ func (l *layerList) add(hdr *tar.Header, content io.Reader, buf []byte) error {
 		if err := l.readContent(&e, content, buf); err != nil {
 			return err
 		}
+		l.inodes.forget(p)
 	case hardLink:
 		e, err = l.linked(e)
 		if err != nil {
 			return err
 		}
+	default:
+		l.inodes.forget(p)
 	}
-	if old, ok := l.entries[p]; ok && old.Kind == Dir && e.Kind != Dir {
+	old, ok := l.entries[p]
+	switch {
+	case ok && old.Kind == Dir && e.Kind != Dir:
 		l.dropBelow(p)
+	case ok && old.Kind != Dir && e.Kind == Dir:
+		l.covered(p)
 	}
 	l.entries[p] = e
 	return nil
@@ -224,8 +234,14 @@ func (l *layerList) addWhiteout(dir, base string) error {
 	case strings.HasPrefix(name, whiteoutPrefix): // aufs' own bookkeeping (.wh..wh.plnk)
 	case name == "" || name == "." || name == "..":
 		return fmt.Errorf("whiteout %q names no file", base)
-	default:
-		l.whiteouts[join(dir, name)] = true
+	default: // it takes away what the layer has brought there before, too
+		p := join(dir, name)
+		if l.entries[p].Kind == Dir {
+			return fmt.Errorf("it takes away the folder %q, which it has brought itself", p)
+		}
+		delete(l.entries, p)
+		l.inodes.forget(p)
+		l.whiteouts[p] = true
 	}
 	return nil
 }
@@ -237,12 +253,15 @@ func (l *layerList) linked(e Entry) (Entry, error) {
 	if err != nil {
 		return e, err
 	}
+	if target == e.Path {
+		return e, fmt.Errorf("hard link %q leads to itself", e.Path)
+	}
+	l.inodes.forget(e.Path)
 	if t, ok := l.entries[target]; ok {
 		if t.Kind == Dir {
 			return e, fmt.Errorf("hard link %q leads to the directory %q", e.Path, target)
 		}
-		t.Path = e.Path
-		return t, nil
+		return l.inodes.link(e, target, t), nil
 	}
 	e.Link = target
 	return e, nil
@@ -252,6 +271,7 @@ func (l *layerList) dropBelow(dir string) {
 	for p := range l.entries {
 		if strings.HasPrefix(p, dir+"/") {
 			delete(l.entries, p)
+			l.inodes.forget(p)
 		}
 	}
 }

@@ -21,7 +21,7 @@ func listed(t *testing.T, names ...string) Layer {
 		h := &tar.Header{Name: name, Mode: 0o644, Typeflag: tar.TypeReg, Size: int64(len(name))}
 		switch from, to, link := strings.Cut(name, "=>"); {
 		case link:
-			h = &tar.Header{Name: from, Linkname: to, Typeflag: tar.TypeLink}
+			h = &tar.Header{Name: from, Linkname: to, Typeflag: tar.TypeLink, Mode: 0o644}
 		case strings.HasSuffix(name, "/"):
 			h.Typeflag, h.Size, h.Mode = tar.TypeDir, 0, 0o755
 		case strings.HasPrefix(name, "-"):

@@ -156,6 +156,7 @@ const latest = 4102444800
 func rewriteTar(w io.Writer, r io.Reader) (newest int64, err error) {
 	tr, tw := tar.NewReader(r), tar.NewWriter(w)
 	entries := 0
+	devices := map[string]bool{}
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -164,13 +165,20 @@ func rewriteTar(w io.Writer, r io.Reader) (newest int64, err error) {
 		if err != nil {
 			return 0, fmt.Errorf("reading the archive: %w", err)
 		}
+		name, device := rootedName(h.Name), h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock
 		h, err = importHeader(h)
 		if err != nil {
 			return 0, err
 		}
+		// Another name of a device that is left out is one.
+		if device || h != nil && h.Typeflag == tar.TypeLink && devices[h.Linkname] {
+			devices[name] = true
+			continue
+		}
 		if h == nil {
 			continue
 		}
+		delete(devices, name)
 		entries++
 		if t := h.ModTime.Unix(); t <= latest {
 			newest = max(newest, t)
@@ -196,10 +204,12 @@ func importHeader(h *tar.Header) (*tar.Header, error) {
 	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeFifo:
-	default:
+	case tar.TypeChar, tar.TypeBlock, tar.TypeXGlobalHeader:
 		return nil, nil
+	default:
+		return nil, fmt.Errorf("the archive has an entry of the unknown type %q: %q", h.Typeflag, h.Name)
 	}
-	name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
+	name := rootedName(h.Name)
 	if name == "" {
 		return nil, nil
 	}
@@ -214,7 +224,7 @@ func importHeader(h *tar.Header) (*tar.Header, error) {
 	case tar.TypeDir:
 		out.Name += "/"
 	case tar.TypeLink:
-		out.Linkname = strings.TrimPrefix(path.Clean("/"+h.Linkname), "/")
+		out.Linkname = rootedName(h.Linkname)
 	}
 	for _, k := range slices.Sorted(maps.Keys(h.PAXRecords)) {
 		if strings.HasPrefix(k, "SCHILY.xattr.") {
@@ -226,6 +236,9 @@ func importHeader(h *tar.Header) (*tar.Header, error) {
 	}
 	return out, nil
 }
+
+// rootedName gives a name of an archive relative to its root.
+func rootedName(name string) string { return strings.TrimPrefix(path.Clean("/"+name), "/") }
 
 func isSparse(h *tar.Header) bool {
 	for k := range h.PAXRecords {
