@@ -120,6 +120,7 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 	}
 	marks, blind := r.pass.marks(u, source != nil)
 	job.Marks, job.NoCache = marks, job.NoCache || blind
+	job.Files, job.Unchanged = r.pass.taken(u, source != nil)
 	fresh := r.pass.freshSlot(u)
 	job.NoCache = job.NoCache || fresh || r.pass.forced(u)
 	res, err := engine.Build(ctx, job, sink)

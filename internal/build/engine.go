@@ -78,7 +78,13 @@ type Job struct {
 	// Marks are numbers for files, by context ("" is the main one) and path in it.
 	// They go into the key under which the engine keeps the results of what takes
 	// the file, and nowhere else: for what the engine would not see.
-	Marks     map[string]map[string]uint64
+	Marks map[string]map[string]uint64
+	// Files are the digests of what the Dockerfile takes, by context and path, links
+	// resolved. A file that has another when it is handed over fails the job.
+	Files map[string]map[string]digest.Digest
+	// Unchanged is asked whenever the engine was told what a context holds, and fails
+	// the job unless that is what the job's key was made of. May be nil.
+	Unchanged func(ctx context.Context, context string) error
 	Secrets   []Secret
 	SSH       []string // "default" or "id=path"
 	Network   string   // "", "none" or "host"

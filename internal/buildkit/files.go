@@ -19,7 +19,8 @@ import (
 	"github.com/strata-build/strata/internal/build"
 )
 
-// contextFS gives dir to the engine. What the job's stamps name is given the time
+// contextFS gives the context in dir to the engine, as the job that is being sent
+// knows it by name. What the job's stamps name is given the time
 // that they say. Of the rest: the engine keeps a copy and asks only for files
 // whose size or time differ, which misses an edit that restores both, so the time
 // carries a trace of the inode's change time, which no program can set, in its
@@ -28,7 +29,8 @@ import (
 //
 // A mark stands where a device would have its number. The engine hashes that of
 // a file as well, and does nothing else with it; a marked file is sent each time.
-func contextFS(dir string, stamps map[string]int64, marks map[string]uint64) (fsutil.FS, error) {
+func contextFS(s *sending, name, dir string) (fsutil.FS, error) {
+	stamps, marks := s.job.Times.Stamps.At[name], s.job.Marks[name]
 	root, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, err
@@ -37,7 +39,11 @@ func contextFS(dir string, stamps map[string]int64, marks map[string]uint64) (fs
 	if err != nil {
 		return nil, err
 	}
-	return fsutil.NewFilterFS(base, &fsutil.FilterOpt{
+	checked, err := s.from(name, root, base)
+	if err != nil {
+		return nil, err
+	}
+	return fsutil.NewFilterFS(checked, &fsutil.FilterOpt{
 		Map: func(p string, st *types.Stat) fsutil.MapResult {
 			if stamp, ok := stamps[filepath.ToSlash(p)]; ok {
 				st.ModTime = stamp

@@ -6,6 +6,8 @@ import (
 	"syscall"
 )
 
+const openNonblock = syscall.O_NONBLOCK
+
 // withTrace replaces the low bits of mtime by a hash of the change time and
 // inode of the file at path. The second stays: a time of a whole one has no bits
 // below it to give.

@@ -82,7 +82,8 @@ func (e *engine) mayAskForHost(j build.Job) bool {
 }
 
 // solveOpt translates j into BuildKit's words.
-func (e *engine) solveOpt(j build.Job, local string) (client.SolveOpt, error) {
+func (e *engine) solveOpt(s *sending, local string) (client.SolveOpt, error) {
+	j := s.job
 	attachables, err := e.attachables(j)
 	if err != nil {
 		return client.SolveOpt{}, err
@@ -91,7 +92,7 @@ func (e *engine) solveOpt(j build.Job, local string) (client.SolveOpt, error) {
 	if err != nil {
 		return client.SolveOpt{}, err
 	}
-	mounts, err := localMounts(j)
+	mounts, err := localMounts(s)
 	if err != nil {
 		return client.SolveOpt{}, err
 	}
@@ -175,8 +176,9 @@ func dockerfileName(j build.Job) string {
 	return filepath.ToSlash(j.Name)
 }
 
-func localMounts(j build.Job) (map[string]fsutil.FS, error) {
-	main, err := contextFS(j.ContextDir, j.Times.Stamps.At[""], j.Marks[""])
+func localMounts(s *sending) (map[string]fsutil.FS, error) {
+	j := s.job
+	main, err := contextFS(s, "", j.ContextDir)
 	if err != nil {
 		return nil, fmt.Errorf("opening build context %q: %w", j.ContextDir, err)
 	}
@@ -185,7 +187,7 @@ func localMounts(j build.Job) (map[string]fsutil.FS, error) {
 		if !filepath.IsAbs(from) {
 			continue
 		}
-		if mounts[contextMount(name)], err = contextFS(from, j.Times.Stamps.At[name], j.Marks[name]); err != nil {
+		if mounts[contextMount(name)], err = contextFS(s, name, from); err != nil {
 			return nil, fmt.Errorf("opening named context %q: %w", name, err)
 		}
 	}

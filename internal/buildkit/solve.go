@@ -84,14 +84,22 @@ func (e *engine) build(ctx context.Context, j build.Job, s event.Sink) (build.Re
 		name, done = e.local(j)
 		defer done()
 	}
-	opt, err := e.solveOpt(j, name)
+	sent := &sending{job: j}
+	defer sent.close()
+	solving, stop := context.WithCancel(ctx)
+	defer stop()
+	sent.stop = stop
+	opt, err := e.solveOpt(sent, name)
 	if err != nil {
 		return build.Result{}, err
 	}
 	p := newProgress(j.Unit, opt.Ref, s)
-	resp, err := e.solve(ctx, p, func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
-		return e.client.Solve(ctx, nil, opt, status)
+	resp, err := e.solve(solving, p, func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
+		return e.client.Solve(solving, nil, opt, status)
 	})
+	if changed := sent.err(); changed != nil && ctx.Err() == nil {
+		return build.Result{}, changed
+	}
 	if err != nil {
 		return build.Result{}, explain(ctx, err, j, p)
 	}

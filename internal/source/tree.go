@@ -42,11 +42,13 @@ type Options struct {
 // Tree is a build context after its ignore rules. It is immutable and may be
 // used by several goroutines; the files below it are read when asked for.
 type Tree struct {
-	dir     string // absolute, without links
-	ignore  *ignoreFile
-	cache   *StatCache
-	workers int
-	fresh   *memo // digests that are too young for the cache
+	dir        string                            // absolute, without links
+	dockerfile string                            // as in Options
+	readIgnore func(path string) ([]byte, error) // as in Options
+	ignore     *ignoreFile
+	cache      *StatCache
+	workers    int
+	fresh      *memo // digests that are too young for the cache
 
 	image *imageFiles // in place of dir
 	files Files       // in place of dir
@@ -62,19 +64,26 @@ func Open(dir string, o Options) (*Tree, error) {
 	if abs, err = filepath.EvalSymlinks(abs); err != nil {
 		return nil, fmt.Errorf("opening build context %q: %w", dir, err)
 	}
-	t := &Tree{dir: abs, cache: o.Cache, workers: o.Workers, fresh: newMemo()}
+	t := &Tree{dir: abs, dockerfile: o.Dockerfile, readIgnore: o.ReadIgnore, cache: o.Cache, workers: o.Workers, fresh: newMemo()}
 	if t.workers <= 0 {
 		t.workers = max(4, runtime.GOMAXPROCS(0))
 	}
-	d, err := openDisk(abs)
+	return t.Again()
+}
+
+// Again gives the tree of a context on disk as it is now, its ignore rules
+// included. What has been hashed and still looks the same is not read again.
+func (t *Tree) Again() (*Tree, error) {
+	d, err := openDisk(t.dir)
 	if err != nil {
-		return nil, fmt.Errorf("opening build context %q: %w", dir, err)
+		return nil, fmt.Errorf("opening build context %q: %w", t.dir, err)
 	}
 	defer d.close()
-	if t.ignore, err = readIgnoreFile(d, abs, o); err != nil {
+	now := *t
+	if now.ignore, err = readIgnoreFile(d, t.dir, Options{Dockerfile: t.dockerfile, ReadIgnore: t.readIgnore}); err != nil {
 		return nil, err
 	}
-	return t, nil
+	return &now, nil
 }
 
 // Dir gives the context's absolute path, links resolved.
