@@ -243,6 +243,9 @@ func (p *Pass) decide() error {
 		if c.Emulated == nil {
 			break
 		}
+		if _, ok := in.Emulated[u.Platform]; ok {
+			continue
+		}
 		emulated, err := c.Emulated(u.Platform)
 		in.Emulated[u.Platform] = emulated || err != nil
 	}

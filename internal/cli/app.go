@@ -51,6 +51,16 @@ type app struct {
 
 	listening sync.Mutex // units that are built at once ask for the listener,
 	closing   sync.Mutex // and open engines
+
+	reading sync.Mutex
+	read    readProject
+}
+
+// readProject is the project as it was read, and where.
+type readProject struct {
+	dir, file string
+	project   *spec.Project
+	err       error
 }
 
 // close ends what was opened, the last first.
@@ -192,8 +202,20 @@ func (a *app) listen() (string, error) {
 	return l.Host(), nil
 }
 
-// project reads the project of the folder.
+// project gives the project of the folder. It is read once, when first asked for:
+// reading and checking a large one takes a while, and all that one invocation
+// does goes by the same text. It must not be changed.
 func (a *app) project() (*spec.Project, error) {
+	a.reading.Lock()
+	defer a.reading.Unlock()
+	if r := &a.read; r.dir != a.dir() || r.file != a.flags.file || r.project == nil && r.err == nil {
+		*r = readProject{dir: a.dir(), file: a.flags.file}
+		r.project, r.err = a.loadProject()
+	}
+	return a.read.project, a.read.err
+}
+
+func (a *app) loadProject() (*spec.Project, error) {
 	if info, err := os.Stat(a.dir()); err != nil {
 		return nil, fmt.Errorf("opening the folder %q: %w", a.dir(), pathCause(err))
 	} else if !info.IsDir() {

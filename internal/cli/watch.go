@@ -159,7 +159,7 @@ func (a *app) watch(ctx context.Context, f watchFlags) error {
 	}
 	c := watch.Config{
 		Name: p.Image, Dir: a.dir(), State: filepath.Join(a.home(), "watch"), Every: time.Duration(f.every), Now: a.machine.Now,
-		Load: a.watched, Poll: a.poll, Emit: a.noteWriter(f.json),
+		Load: func(ctx context.Context) (watch.Project, error) { return a.fresh().watched(ctx) }, Poll: a.poll, Emit: a.noteWriter(f.json),
 	}
 	if f.name != "" {
 		c.Name = f.name

@@ -27,6 +27,7 @@ type analysis struct {
 	open     []Unresolved
 	engine   string // why everything needs the engine; "" normally
 	noEpoch  bool   // SOURCE_DATE_EPOCH is given as ""
+	room     int    // see maxExpanded
 }
 
 // op is an instruction in its place: expanded, with what it reads.
@@ -91,7 +92,7 @@ func (a *analysis) reachTarget() (*node, error) {
 }
 
 func (f *File) newAnalysis(o Options) *analysis {
-	a := &analysis{file: f, opts: o, refs: map[*instr][]ref{}}
+	a := &analysis{file: f, opts: o, refs: map[*instr][]ref{}, room: maxExpanded}
 	a.withoutEmptyEpoch()
 	a.platform = cmp.Or(o.Platform, "linux/amd64")
 	a.lex, a.raw = shell.NewLex(f.escape), shell.NewLex('\\')

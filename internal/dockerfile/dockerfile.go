@@ -70,6 +70,19 @@ func (in *instr) fresh() (instructions.Command, error) {
 	return instructions.ParseCommand(in.node)
 }
 
+// maxStages bounds the stages of a Dockerfile: what stages take from each other
+// costs their square. The largest Dockerfiles that were seen have about a hundred.
+const maxStages = 1000
+
+// Instructions gives how many instructions the file has.
+func (f *File) Instructions() int {
+	n := len(f.meta)
+	for _, s := range f.stages {
+		n += 1 + len(s.cmds)
+	}
+	return n
+}
+
 // maxErrors bounds how often a file with syntax errors is read again without
 // the instruction that was wrong, to find the next error.
 const maxErrors = 20
@@ -95,6 +108,9 @@ func Parse(name string, data []byte) (*File, error) {
 	}
 	if len(f.stages) == 0 && errs.Err() == nil {
 		errs.Errorf(diag.Pos{File: name}, "start it with FROM", "no FROM: the Dockerfile builds nothing")
+	}
+	if n := len(f.stages); n > maxStages {
+		errs.Errorf(diag.Pos{File: name}, "split it into several Dockerfiles", "%d stages; at most %d can be read", n, maxStages)
 	}
 	if err := errs.Err(); err != nil {
 		return nil, err

@@ -69,7 +69,7 @@ func (a *analysis) stageScope(n *node) *scope {
 	if n.base.stage != nil {
 		return n.base.stage.end.clone()
 	}
-	s := newScope(n.base.image)
+	s := newScope(n.base.image, &a.room)
 	if n.base.scratch || n.base.folder != "" {
 		s.seed(Config{})
 		return s

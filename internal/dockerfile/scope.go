@@ -3,7 +3,6 @@ package dockerfile
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -64,6 +63,8 @@ type scope struct {
 	shellHere []string // set in this file; nil when not
 	user      string   // set in this file; "" when not
 	cmdSet    bool
+
+	room *int // bytes that words may still expand to
 }
 
 // declared is one ARG as a RUN's history lists it.
@@ -73,8 +74,8 @@ const unknownUser = "$"
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-func newScope(from From) *scope {
-	return &scope{vars: map[string]binding{}, from: from}
+func newScope(from From, room *int) *scope {
+	return &scope{vars: map[string]binding{}, from: from, room: room}
 }
 
 // seed sets what the config of the base says. Bindings made by ENV lines so far
@@ -132,17 +133,62 @@ func (x *expansion) word(lex *shell.Lex, s *scope, word string) (string, error) 
 	if tooDeep(word) {
 		return "", errDeep
 	}
-	vars := &metered{scope: s, left: budget(word)}
-	res, err := lex.ProcessWordWithMatches(word, vars)
-	if vars.left < 0 {
-		return "", errExpands
+	if *s.room -= s.expanded(word); *s.room < 0 {
+		return "", errTooMuch
 	}
+	res, err := lex.ProcessWordWithMatches(word, s)
 	before := len(x.open)
 	x.note(s, res)
 	if err != nil && len(x.open) > before {
 		return word, nil
 	}
 	return res.Result, err
+}
+
+// maxExpanded bounds what the variables of a Dockerfile expand to, all together:
+// forty lines that each name the one before twice would come to terabytes. A
+// process of Linux gets at most 2 MB of environment and arguments.
+const maxExpanded = 16 << 20
+
+var errTooMuch = fmt.Errorf("the variables of the Dockerfile expand to more than %d MiB", maxExpanded>>20)
+
+// expanded gives at least the length that a word expands to, without expanding
+// it. What stands in ${NAME/PATTERN/HERE} counts once for each byte of the
+// variable.
+func (s *scope) expanded(word string) int {
+	if !strings.Contains(word, "$") {
+		return 0
+	}
+	total, times := 0, 1
+	var open []int // times, outside of each open brace
+	for i := 0; i < len(word) && total <= maxExpanded; i++ {
+		switch word[i] {
+		case '}':
+			if n := len(open); n > 0 {
+				times, open = open[n-1], open[:n-1]
+			}
+		case '$':
+			brace := i+1 < len(word) && word[i+1] == '{'
+			if brace {
+				i++
+			}
+			start := i + 1
+			for i+1 < len(word) && (word[i+1] == '_' || word[i+1] >= '0' && word[i+1] <= '9' || word[i+1]|0x20 >= 'a' && word[i+1]|0x20 <= 'z') {
+				i++
+			}
+			value, _ := s.Get(word[start : i+1])
+			total += times * len(value)
+			if brace {
+				open = append(open, times)
+				if i+1 < len(word) && word[i+1] == '/' {
+					times = min(times*(len(value)+1), maxExpanded)
+				}
+			}
+			continue
+		}
+		total += times
+	}
+	return total
 }
 
 // split expands a word that may become several.
@@ -153,44 +199,10 @@ func (x *expansion) split(lex *shell.Lex, s *scope, word string) ([]string, erro
 	return lex.ProcessWords(valid(word), s)
 }
 
-// A few lines, each of which names the one above it ten times, expand to more than
-// any machine holds. These bounds are far above what an image's config may have.
-const (
-	maxExpansion = 1 << 20  // bytes of variables in one word
-	maxReplaced  = 16 << 10 // the same where a replacement multiplies them
-	maxNesting   = 100      // of ${a:-${b:-...}}
-)
+// maxNesting bounds ${a:-${b:-...}}, which the lexer reads by calling itself.
+const maxNesting = 100
 
-var (
-	errExpands = fmt.Errorf("its variables expand to more than %d KiB", maxExpansion>>10)
-	errDeep    = fmt.Errorf("its variables are nested more than %d deep", maxNesting)
-)
-
-// metered is a scope that gives no more than so many bytes.
-type metered struct {
-	*scope
-	left int
-}
-
-// Get gives a variable, or an empty one when there is nothing left.
-func (m *metered) Get(name string) (string, bool) {
-	v, ok := m.scope.Get(name)
-	if m.left -= len(v); m.left < 0 {
-		v = ""
-	}
-	return v, ok
-}
-
-// budget says how many bytes the variables of a word may have. ${a//b/c} puts what
-// the word has for c in the place of each letter of a.
-func budget(word string) int {
-	if !replacing.MatchString(word) {
-		return maxExpansion
-	}
-	return maxReplaced / (1 + len(word)>>10)
-}
-
-var replacing = regexp.MustCompile(`\$\{\w+/`)
+var errDeep = fmt.Errorf("its variables are nested more than %d deep", maxNesting)
 
 func tooDeep(word string) bool {
 	depth := 0
@@ -269,7 +281,7 @@ type globals struct {
 
 // globalScope evaluates the ARGs before the first FROM.
 func (a *analysis) globalScope() *globals {
-	g := &globals{scope: newScope(From{}), lex: shell.NewLex(a.file.escape)}
+	g := &globals{scope: newScope(From{}, &a.room), lex: shell.NewLex(a.file.escape)}
 	g.known = true
 	for _, kv := range a.platformArgs() {
 		use := &argUse{name: kv[0], value: kv[1], def: true, stage: -1}

@@ -63,9 +63,12 @@ type Options struct {
 // New makes the graph from the project and its Dockerfiles by path. All that is
 // wrong is told at once.
 func New(p *spec.Project, files map[string]*dockerfile.File, o Options) (*Graph, error) {
-	b := &builder{project: p, files: files, options: o, stages: map[stageKey][]string{}, twice: map[string]map[string][]string{}, units: map[string]*Unit{}, onBuild: map[string]map[string][]string{}}
+	b := &builder{project: p, files: files, options: o, stages: map[place]map[string][]string{}, twice: map[string]map[string][]string{}, units: map[string]*Unit{}, onBuild: map[string]map[string][]string{}}
 	for _, u := range p.Units() {
 		b.declare(u)
+	}
+	if err := b.checkSize(); err != nil {
+		return nil, err
 	}
 	for _, id := range b.order {
 		b.analyse(b.units[id])
@@ -117,7 +120,27 @@ func (u *Unit) triggers() []string {
 	return out
 }
 
-type stageKey struct{ dockerfile, stage, variant, platform string }
+// place is where stages are looked for that a stage may take something from.
+type place struct{ dockerfile, variant, platform string }
+
+// maxInstructions bounds the instructions of the Dockerfiles of all units
+// together, each unit's counted: so many take about a gigabyte of memory.
+const maxInstructions = 200_000
+
+// checkSize reports a project whose units are too large to be read, before they are.
+func (b *builder) checkSize() error {
+	n := 0
+	for _, id := range b.order {
+		if f := b.units[id].File; f != nil {
+			n += f.Instructions()
+		}
+	}
+	if n <= maxInstructions {
+		return nil
+	}
+	return diag.Hint(fmt.Errorf("the Dockerfiles of %d units have %d instructions, each unit's counted; at most %d can be planned", len(b.order), n, maxInstructions),
+		"split the project into several")
+}
 
 type builder struct {
 	project  *spec.Project
@@ -125,7 +148,7 @@ type builder struct {
 	options  Options
 	order    []string
 	units    map[string]*Unit
-	stages   map[stageKey][]string          // stage layers by Dockerfile and stage
+	stages   map[place]map[string][]string  // stage layers by stage
 	twice    map[string]map[string][]string // by unit and stage: layers that build it differently
 	onBuild  map[string]map[string][]string // by unit and From: triggers of parents
 	problems diag.List
@@ -141,8 +164,11 @@ func (b *builder) declare(u spec.Unit) {
 	b.order = append(b.order, n.ID)
 	b.units[n.ID] = n
 	if u.Stage {
-		k := stageKey{u.Dockerfile, u.Target, u.Variant, u.Platform}
-		b.stages[k] = append(b.stages[k], n.ID)
+		k := place{u.Dockerfile, u.Variant, u.Platform}
+		if b.stages[k] == nil {
+			b.stages[k] = map[string][]string{}
+		}
+		b.stages[k][u.Target] = append(b.stages[k][u.Target], n.ID)
 	}
 }
 
@@ -152,13 +178,13 @@ func (b *builder) parents(u *Unit) (contexts, args map[string]string) {
 	contexts, args = map[string]string{}, map[string]string{}
 	if u.Stage {
 		b.twice[u.ID] = map[string][]string{}
-		for k, ids := range b.stages {
-			if k.dockerfile != u.Dockerfile || k.variant != u.Variant || k.platform != u.Platform || slices.Contains(ids, u.ID) {
+		for stage, ids := range b.stages[place{u.Dockerfile, u.Variant, u.Platform}] {
+			if slices.Contains(ids, u.ID) {
 				continue
 			}
-			contexts[k.stage] = ids[0]
+			contexts[stage] = ids[0]
 			if slices.ContainsFunc(ids, func(id string) bool { return !b.sameStage(ids[0], id) }) {
-				b.twice[u.ID][k.stage] = ids
+				b.twice[u.ID][stage] = ids
 			}
 		}
 	}

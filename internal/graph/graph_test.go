@@ -240,3 +240,26 @@ func TestAStageOfSeveralLayers(t *testing.T) {
 		}
 	}
 }
+
+// Each unit's Dockerfile is read for itself, so a long one that many share counts
+// for each.
+func TestTooManyInstructions(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("image: a\nlayers:\n")
+	for i := range 500 {
+		fmt.Fprintf(&b, "  l%d: {}\n", i)
+	}
+	text := "FROM scratch\n" + strings.Repeat("LABEL a=b\n", 500)
+	p, err := spec.Load(".", "strata.yaml", spec.LoadOptions{FS: fstest.MapFS{"strata.yaml": {Data: []byte(b.String())}, "Dockerfile": {Data: []byte(text)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := dockerfile.Parse("Dockerfile", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = New(p, map[string]*dockerfile.File{"Dockerfile": f}, Options{})
+	if want := "the Dockerfiles of 500 units have 250500 instructions"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+}

@@ -22,7 +22,7 @@ func (l *loader) bake(file string) (*Project, error) {
 	if err := l.list.Err(); err != nil {
 		return nil, err
 	}
-	b := &baker{loader: l, config: c, file: file, done: map[string]*bakeTarget{}, resolved: map[string]*bakeTarget{}}
+	b := &baker{loader: l, config: c, file: file, done: map[string]*bakeTarget{}, full: map[string]*bakeTarget{}}
 	return l.finish(b.project())
 }
 
@@ -124,10 +124,10 @@ type baker struct {
 	*loader
 	config *bakeConfig
 	file   string
-	done   map[string]*bakeTarget // targets that were reached by name
+	done   map[string]*bakeTarget // resolved targets by name
+	full   map[string]*bakeTarget // targets with what they inherit, by name
+	byName map[string]*bakeTarget // targets as they are written
 	order  []string               // names in the order in which they were reached
-
-	resolved map[string]*bakeTarget // targets with what they inherit by name
 }
 
 func (b *baker) project() *Project {
@@ -221,15 +221,16 @@ func (b *baker) reach(name string, from diag.Pos) {
 // resolve gives a target with what it inherits: later parents win over earlier
 // ones, its own values over all.
 func (b *baker) resolve(name string, from diag.Pos, path []string) *bakeTarget {
-	if t, ok := b.resolved[name]; ok {
+	if t := b.full[name]; t != nil {
 		return t
 	}
-	var names []string
-	for _, t := range b.config.Targets {
-		if t.Name != name {
-			names = append(names, t.Name)
-			continue
+	if b.byName == nil {
+		b.byName = map[string]*bakeTarget{}
+		for _, t := range slices.Backward(b.config.Targets) { // the first of a name counts
+			b.byName[t.Name] = t
 		}
+	}
+	if t := b.byName[name]; t != nil {
 		if slices.Contains(path, name) {
 			b.list.Errorf(t.pos, "take one of these out", "targets inherit each other in a cycle: %s", strings.Join(append(path, name), " -> "))
 			return nil
@@ -241,9 +242,14 @@ func (b *baker) resolve(name string, from diag.Pos, path []string) *bakeTarget {
 			}
 		}
 		out.Merge(t)
-		out.pos, out.Inherits = t.pos, nil
-		b.resolved[name] = out
+		out.pos, out.Inherits = t.pos, t.Inherits
+		out.Secrets, out.SSH, out.more = out.Secrets.compact(), out.SSH.compact(), compact(out.more)
+		b.full[name] = out
 		return out
+	}
+	var names []string
+	for _, t := range b.config.Targets {
+		names = append(names, t.Name)
 	}
 	b.list.Errorf(from, suggest(name, names), "no target is named %q", name)
 	return nil

@@ -19,12 +19,14 @@ import (
 // machine has in a line. HCL's parser and evaluation go as deep as an expression,
 // and Go ends a program whose stack reaches 1 GB.
 const (
-	maxBakeDepth     = 200       // of brackets, templates and conditions in each other
-	maxBakeOperators = 20_000    // of a whole file
-	maxBakeTargets   = 2_000     // that a matrix makes, and blocks of a file
-	maxBakeMemory    = 512 << 20 // bytes, of evaluating it
+	maxBakeDepth     = 200    // of brackets, templates and conditions in each other
+	maxBakeOperators = 20_000 // of a whole file
+	maxBakeTargets   = 2_000  // that a matrix makes, and blocks of a file
 	maxBakeTime      = 10 * time.Second
 )
+
+// maxBakeMemory is in bytes, of evaluating a file; a test lowers it.
+var maxBakeMemory uint64 = 512 << 20
 
 // checkBakeShape reports a file that parser and evaluation would go too deep for.
 func (l *loader) checkBakeShape(name string, data []byte) bool {
@@ -157,7 +159,7 @@ func evaluated[T any](do func() T) (T, error) {
 func within[T any](do func() T, memory uint64, limit time.Duration) (T, error) {
 	done := make(chan T, 1)
 	go func() { done <- do() }()
-	before := heap()
+	before := heapBytes()
 	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()
 	late := time.NewTimer(limit)
@@ -170,16 +172,16 @@ func within[T any](do func() T, memory uint64, limit time.Duration) (T, error) {
 		case <-late.C:
 			return none, fmt.Errorf("evaluating it takes longer than %s", limit)
 		case <-look.C:
-			if now := heap(); now > before+memory {
+			if now := heapBytes(); now > before+memory {
 				return none, fmt.Errorf("evaluating it takes more than %d MB of memory", memory>>20)
 			}
 		}
 	}
 }
 
-// heap gives the bytes of all objects, those among them that nothing needs any
+// heapBytes gives the bytes of all objects, those among them that nothing needs any
 // more.
-func heap() uint64 {
+func heapBytes() uint64 {
 	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(s)
 	return s[0].Value.Uint64()

@@ -263,3 +263,15 @@ func (e bakeEntries) ToCtyValue() cty.Value {
 	}
 	return cty.ListVal(out)
 }
+
+// compact leaves out what is there already: targets may inherit one another in
+// many ways.
+func (e bakeEntries) compact() bakeEntries {
+	var out bakeEntries
+	for _, one := range e {
+		if !slices.ContainsFunc(out, func(o map[string]string) bool { return maps.Equal(o, one) }) {
+			out = append(out, one)
+		}
+	}
+	return out
+}

@@ -254,6 +254,11 @@ func (l *loader) parse(file string, data []byte) *yaml.Node {
 		l.list.Errorf(pos, hint, "reading YAML: %s", text)
 		return nil
 	}
+	if n := (aliases{}).size(doc.Content[0]); n > maxNodes {
+		l.list.Errorf(pos, "write out what differs, and set once for all layers what they have in common",
+			"reading YAML: with its aliases the file has more than %d values", maxNodes)
+		return nil
+	}
 	root := deref(doc.Content[0])
 	if root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
 		l.list.Errorf(pos, "write one for this project: strata init --force", "reading YAML: the file is empty")

@@ -65,6 +65,28 @@ func deref(n *yaml.Node) *yaml.Node {
 	return n
 }
 
+// maxNodes bounds the values of a file, each as often as aliases name it.
+const maxNodes = 1_000_000
+
+// aliases counts values; what an alias names is counted once.
+type aliases map[*yaml.Node]int
+
+func (a aliases) size(n *yaml.Node) int {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if known, ok := a[n]; ok {
+		return known
+	}
+	a[n] = 1 // one that names itself
+	size := 1
+	for _, c := range n.Content {
+		size = min(size+a.size(c), maxNodes+1)
+	}
+	a[n] = size
+	return size
+}
+
 // kindOf names what a node is, for messages.
 func kindOf(n *yaml.Node) string {
 	switch n.Kind {

@@ -49,6 +49,7 @@ type Project struct {
 	Warnings []diag.Finding
 
 	units []Unit // resolved when the project was loaded
+	index index  // made along with them
 }
 
 // Kind names the form of a project's file.

@@ -27,6 +27,9 @@ type stage struct {
 // stage has so long a name.
 const maxReference = 4096
 
+// maxStages is as internal/dockerfile has it.
+const maxStages = 1000
+
 // stagesOf reads the stages of a Dockerfile and which of them use which:
 // through FROM, COPY --from and RUN --mount from=.
 func stagesOf(data []byte) ([]stage, error) {
@@ -37,6 +40,9 @@ func stagesOf(data []byte) ([]stage, error) {
 	parsed, global, err := instructions.Parse(tree.AST, nil)
 	if err != nil {
 		return nil, err
+	}
+	if n := len(parsed); n > maxStages {
+		return nil, fmt.Errorf("%d stages; at most %d can be read", n, maxStages)
 	}
 	defaults := map[string]string{}
 	for _, cmd := range global {

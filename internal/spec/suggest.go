@@ -13,7 +13,7 @@ func suggest(word string, known []string) string {
 		return ""
 	}
 	best, dist := "", 1+min(max(1, len(word)/2), 4)
-	for _, k := range known {
+	for _, k := range known[:min(len(known), maxCompared)] {
 		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < dist {
 			best, dist = k, d
 		}
@@ -29,6 +29,10 @@ func suggest(word string, known []string) string {
 		return "known: " + strings.Join(all, ", ")
 	}
 }
+
+// maxCompared bounds the known words that one is compared with: each mistake in a
+// large project would be compared with all that it has.
+const maxCompared = 200
 
 // distance is the number of single-letter edits (insert, delete, replace, swap
 // of neighbours) between a and b.

@@ -63,13 +63,7 @@ func (p *Project) templates(l Layer, v Variant) Tags {
 
 // multi reports whether a layer is built for several platforms in a variant.
 func (p *Project) multi(layer, variant string) bool {
-	n := 0
-	for _, u := range p.units {
-		if u.Layer == layer && u.Variant == variant {
-			n++
-		}
-	}
-	return n > 1
+	return p.index.platforms[[2]string{layer, variant}] > 1
 }
 
 // overlay gives t with the lists that over has.
@@ -87,16 +81,11 @@ func (t Tags) overlay(over Tags) Tags {
 // the only one of its image, or the last stage of the Dockerfile that is the
 // whole project.
 func (p *Project) plain(l Layer) bool {
-	others := 0
-	for _, o := range p.Layers {
-		if o.Leaf && o.Name != l.Name && p.imageOf(o) == p.imageOf(l) {
-			others++
-			if o.main && l.main {
-				return false
-			}
-		}
+	image := p.imageOf(l)
+	if l.main {
+		return but(p.index.mains[image], l.Name) == 0
 	}
-	return others == 0 || l.main
+	return but(p.index.leaves[image], l.Name) == 0
 }
 
 func (p *Project) imageOf(l Layer) string {

@@ -88,20 +88,16 @@ func (p *Project) Units() []Unit { return slices.Clone(p.units) }
 
 // Unit gives the unit with the given ID.
 func (p *Project) Unit(id string) (Unit, bool) {
-	for _, u := range p.units {
-		if u.ID() == id {
-			return u, true
-		}
+	if i, ok := p.index.units[id]; ok {
+		return p.units[i], true
 	}
 	return Unit{}, false
 }
 
 // Layer gives the layer with the given name.
 func (p *Project) Layer(name string) (Layer, bool) {
-	for _, l := range p.Layers {
-		if l.Name == name {
-			return l, true
-		}
+	if i, ok := p.index.layers[name]; ok {
+		return p.Layers[i], true
 	}
 	return Layer{}, false
 }
@@ -125,6 +121,7 @@ func (p *Project) With(r Release) *Project {
 	}
 	res := resolver{p: &q, list: &diag.List{}}
 	q.units = res.units()
+	q.index = q.makeIndex()
 	return &q
 }
 
@@ -138,16 +135,35 @@ type resolver struct {
 func (r *resolver) units() []Unit {
 	r.from = map[string]diag.Pos{}
 	var out []Unit
+	size := 0
 	for _, l := range r.p.Layers {
 		for _, v := range r.p.Variants {
 			for _, platform := range v.Platforms {
-				if r.exists(l, v.Name, platform) {
-					out = append(out, r.unit(l, v, platform))
+				if !r.exists(l, v.Name, platform) {
+					continue
+				}
+				u := r.unit(l, v, platform)
+				out = append(out, u)
+				if size += u.size(); size > maxValues {
+					r.list.Errorf(l.Pos, "split the project into several, or set fewer for all layers",
+						"arguments, labels and contexts of all units come to more than %d MB", maxValues>>20)
+					return out
 				}
 			}
 		}
 	}
 	return out
+}
+
+// size is about what the maps of a unit take in memory.
+func (u *Unit) size() int {
+	n := 0
+	for _, m := range []map[string]string{u.Args, u.Labels, u.Contexts} {
+		for k, v := range m {
+			n += len(k) + len(v) + 64
+		}
+	}
+	return n
 }
 
 // exists reports whether a layer has a unit for a variant and platform.

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"container/heap"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +13,9 @@ import (
 // validate checks what only the whole project can tell, orders the layers, and
 // resolves the units.
 func (l *loader) validate(p *Project) {
+	if !l.checkSize(p) {
+		return
+	}
 	before := l.list.Err()
 	l.checkVariants(p)
 	l.checkParents(p)
@@ -19,7 +23,11 @@ func (l *loader) validate(p *Project) {
 	r.checkSelectors()
 	l.markLeaves(p)
 	p.Layers = order(p.Layers)
-	p.units = r.units()
+	if p.units = r.units(); len(p.units) > maxUnits {
+		l.list.Errorf(diag.Pos{File: p.File}, "split it into several projects", "the project has %d units; at most %d can be planned", len(p.units), maxUnits)
+		return
+	}
+	p.index = p.makeIndex()
 	l.checkUnits(p, r.from)
 	if before == nil && l.list.Err() == nil {
 		l.checkTags(p) // names of a broken project are noise
@@ -67,22 +75,30 @@ func contextLayers(contexts map[string]string) []string {
 // checkParents reports parents that are no layer, and cycles.
 func (l *loader) checkParents(p *Project) {
 	var names []string
+	known := map[string]bool{}
 	for _, layer := range p.Layers {
 		names = append(names, layer.Name)
+		known[layer.Name] = true
 	}
 	to := edges(p.Layers)
 	for _, layer := range p.Layers {
 		for _, parent := range to[layer.Name] {
-			if !slices.Contains(names, parent) {
+			if !known[parent] {
 				l.list.Errorf(layer.Pos, suggest(parent, without(names, layer.Name)),
 					"layer %q stands on %q, which no layer is named", layer.Name, parent)
 			}
 		}
 	}
-	reported := map[string]bool{}
-	for _, layer := range p.Layers {
-		if cycle := findCycle(to, layer.Name); cycle != nil && !reported[cycleKey(cycle)] {
-			reported[cycleKey(cycle)] = true
+	reported := map[string]bool{} // layers of the cycles so far
+	_, left := peel(p.Layers, to)
+	for _, layer := range left {
+		if reported[layer.Name] {
+			continue
+		}
+		if cycle := findCycle(to, layer.Name); cycle != nil {
+			for _, name := range cycle {
+				reported[name] = true
+			}
 			l.list.Errorf(layer.Pos, "take one of these parents out", "layers stand on each other in a cycle: %s", strings.Join(cycle, " -> "))
 		}
 	}
@@ -90,10 +106,6 @@ func (l *loader) checkParents(p *Project) {
 
 func without(in []string, name string) []string {
 	return slices.DeleteFunc(slices.Clone(in), func(s string) bool { return s == name })
-}
-
-func cycleKey(cycle []string) string {
-	return strings.Join(slices.Sorted(slices.Values(cycle[1:])), " ")
 }
 
 // findCycle gives a way from start back to it, start at both ends, or nil.
@@ -121,24 +133,60 @@ func findCycle(to map[string][]string, start string) []string {
 // order gives the layers with parents before children, as declared otherwise.
 // It leaves layers of a cycle at the end.
 func order(layers []Layer) []Layer {
-	to := edges(layers)
+	sorted, cyclic := peel(layers, edges(layers))
+	return append(sorted, cyclic...)
+}
+
+// peel is order, with what stands on a cycle, or is on one, apart.
+func peel(layers []Layer, to map[string][]string) (sorted, cyclic []Layer) {
 	known := map[string]bool{}
 	for _, l := range layers {
 		known[l.Name] = true
 	}
-	placed := map[string]bool{}
-	out := make([]Layer, 0, len(layers))
-	for len(out) < len(layers) {
-		next := slices.IndexFunc(layers, func(l Layer) bool {
-			return !placed[l.Name] && !slices.ContainsFunc(to[l.Name], func(parent string) bool { return known[parent] && !placed[parent] })
-		})
-		if next < 0 {
-			return append(out, slices.DeleteFunc(slices.Clone(layers), func(l Layer) bool { return placed[l.Name] })...)
+	waits := make([]int, len(layers)) // for so many parents
+	children := map[string][]int{}
+	ready := &ints{}
+	for i, l := range layers {
+		for _, parent := range to[l.Name] {
+			if known[parent] {
+				waits[i]++
+				children[parent] = append(children[parent], i)
+			}
 		}
-		placed[layers[next].Name] = true
-		out = append(out, layers[next])
+		if waits[i] == 0 {
+			heap.Push(ready, i)
+		}
 	}
-	return out
+	placed := map[string]bool{}
+	sorted = make([]Layer, 0, len(layers))
+	for ready.Len() > 0 {
+		l := layers[heap.Pop(ready).(int)]
+		if placed[l.Name] {
+			continue
+		}
+		placed[l.Name] = true
+		sorted = append(sorted, l)
+		for _, child := range children[l.Name] {
+			if waits[child]--; waits[child] == 0 {
+				heap.Push(ready, child)
+			}
+		}
+	}
+	return sorted, slices.DeleteFunc(slices.Clone(layers), func(l Layer) bool { return placed[l.Name] })
+}
+
+// ints is a heap of numbers, the least first.
+type ints []int
+
+func (h ints) Len() int           { return len(h) }
+func (h ints) Less(i, j int) bool { return h[i] < h[j] }
+func (h ints) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *ints) Push(x any)        { *h = append(*h, x.(int)) }
+func (h *ints) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return last
 }
 
 // checkSelectors reports selectors that match nothing, or mean the same.
