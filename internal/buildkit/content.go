@@ -54,9 +54,16 @@ func (w *labellingWriter) Commit(ctx context.Context, size int64, expected diges
 	if ok {
 		opts = append(opts, withOrigin(from))
 	}
+	status, unknown := w.Status()
 	err := w.Writer.Commit(ctx, size, expected, opts...)
 	if err == nil && ok {
 		w.store.origins.forget(d)
+	}
+	if errdefs.IsFailedPrecondition(err) && unknown == nil {
+		// Not what its digest or size says. Kept, it would be taken for the beginning
+		// of the next download, from whatever registry, which would fail for good.
+		_ = w.Close()
+		_ = w.store.Abort(ctx, status.Ref) // what can't be removed stays as it was
 	}
 	return err
 }

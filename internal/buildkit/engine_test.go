@@ -159,7 +159,7 @@ func (h *hub) do(t *testing.T, method, path, mediaType string, body []byte) (*ht
 	}
 	req.Header.Set("Content-Type", mediaType)
 	req.Header.Set("Accept", ocispec.MediaTypeImageManifest+", */*")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := h.Client().Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

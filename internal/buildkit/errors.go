@@ -11,6 +11,7 @@ import (
 
 	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/wire"
 )
 
 // StepError is a step of a Dockerfile that failed: the root cause of a failed
@@ -100,6 +101,8 @@ func lineOf(err error) int {
 func withHint(err error, platform string) error {
 	text := err.Error()
 	switch {
+	case wire.IsSilence(text):
+		return diag.Hint(err, "%s", wire.SilenceHint)
 	case strings.Contains(text, "exec format error"):
 		return diag.Hint(err, "%s", emulatorHint(platform))
 	case strings.Contains(text, "401 Unauthorized"), strings.Contains(text, "403 Forbidden"),

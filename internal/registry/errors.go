@@ -138,7 +138,7 @@ func (e *Error) withHint() error {
 		}
 		hint = "the registry has a problem of its own; try again later, or build without it: --offline"
 	case Silent:
-		hint = "try again later, or build without it: --offline; for a registry or a line that is only slow, lengthen the limits: STRATA_REGISTRY_TIMEOUT=2m"
+		hint = wire.SilenceHint
 	case Unreachable:
 		switch {
 		case errors.Is(e.Err, ErrOffline):

@@ -66,6 +66,29 @@ type Silence struct {
 	Repeat bool          // asking again may help, and does no harm
 }
 
+// SilenceHint says what helps against it.
+const SilenceHint = "try again later, or build without it: --offline; for a registry or a line that is only slow, lengthen the limits: STRATA_REGISTRY_TIMEOUT=2m"
+
+// What a registry may do wrong.
+const (
+	noHead   = "has sent nothing"
+	noMore   = "has sent next to nothing"
+	noEnd    = "has not come to the end of a small answer"
+	noAnswer = "has not answered a " // and the method
+	noTaking = "has taken nothing of an upload"
+)
+
+// IsSilence says whether the words of an error, of which a server has left no
+// more than these, are those of a Silence.
+func IsSilence(text string) bool {
+	for _, what := range []string{noHead, noMore, noEnd, noAnswer, noTaking} {
+		if strings.Contains(text, " "+what) {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *Silence) Error() string {
 	after := s.After.String()
 	if s.After%time.Second == 0 && s.After < 2*time.Minute {
@@ -145,7 +168,7 @@ func (t *limited) RoundTrip(req *http.Request) (*http.Response, error) {
 	waiting, whole := &alarm{cancel: cancel}, &alarm{cancel: cancel}
 	out := req.WithContext(ctx)
 	if req.Method == http.MethodGet || req.Method == http.MethodHead {
-		waiting.set(Silence{Host: req.URL.Host, What: "has sent nothing", After: t.limits.Head, Repeat: true}, t.limits.Head)
+		waiting.set(Silence{Host: req.URL.Host, What: noHead, After: t.limits.Head, Repeat: true}, t.limits.Head)
 	} else {
 		waiting.set(t.unanswered(req, 0), t.limits.Written)
 	}
@@ -175,7 +198,7 @@ func (t *limited) RoundTrip(req *http.Request) (*http.Response, error) {
 		silence: &alarm{cancel: cancel}, whole: whole, done: func() { cancel(nil) },
 	}
 	if !isBlob(req.URL.Path) && !fromBlob(req) || resp.StatusCode > 299 || resp.ContentLength >= 0 && resp.ContentLength <= smallBlob {
-		whole.set(Silence{Host: req.URL.Host, What: "has not come to the end of a small answer", After: t.limits.Small}, t.limits.Small)
+		whole.set(Silence{Host: req.URL.Host, What: noEnd, After: t.limits.Small}, t.limits.Small)
 	}
 	resp.Body, resp.Request = body, req
 	return resp, nil
@@ -184,7 +207,7 @@ func (t *limited) RoundTrip(req *http.Request) (*http.Response, error) {
 // unanswered is what is said of a write that gets no answer after sent bytes.
 func (t *limited) unanswered(req *http.Request, sent int64) Silence {
 	after := t.limits.Written + time.Duration(sent/hashed)*time.Second
-	return Silence{Host: req.URL.Host, What: "has not answered a " + req.Method, After: after}
+	return Silence{Host: req.URL.Host, What: noAnswer + req.Method, After: after}
 }
 
 // uploading is the body of a request. Only the registry's time counts: while the
@@ -206,7 +229,7 @@ func (u *uploading) Read(p []byte) (int, error) {
 		u.alarm.set(s, s.After)
 	} else {
 		after := u.t.limits.Upload
-		u.alarm.set(Silence{Host: u.req.URL.Host, What: "has taken nothing of an upload", After: after, Repeat: true}, after)
+		u.alarm.set(Silence{Host: u.req.URL.Host, What: noTaking, After: after, Repeat: true}, after)
 	}
 	return n, err
 }
@@ -225,7 +248,7 @@ type answer struct {
 }
 
 func (a *answer) Read(p []byte) (int, error) {
-	a.silence.set(Silence{Host: a.host, What: "has sent next to nothing", After: a.limit, Repeat: true}, a.limit-a.waited)
+	a.silence.set(Silence{Host: a.host, What: noMore, After: a.limit, Repeat: true}, a.limit-a.waited)
 	start := time.Now()
 	n, err := a.ReadCloser.Read(p)
 	a.silence.stop()
