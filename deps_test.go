@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,9 +22,10 @@ const module = "github.com/strata-build/strata"
 //
 // Widening it is a deliberate change of the architecture.
 const importGraph = `
-internal/diag        < internal/buildkit internal/ci internal/dockerfile internal/export internal/generated
-internal/diag        < internal/githistory internal/graph internal/hostfile internal/initproject internal/registry internal/simulate
-internal/diag        < internal/source internal/spec internal/vcs internal/watch strata internal/cli
+internal/diag        < internal/buildkit internal/ci internal/doctor internal/dockerfile internal/export internal/generated
+internal/diag        < internal/git internal/githistory internal/graph internal/hostfile internal/initproject internal/registry
+internal/diag        < internal/simulate internal/source internal/spec internal/vcs internal/watch strata internal/cli
+internal/git         < internal/doctor internal/githistory internal/vcs internal/cli
 internal/hostfile    < internal/buildkit internal/generated internal/source internal/spec strata internal/cli
 internal/event       < internal/build internal/buildkit internal/record internal/view strata internal/cli
 internal/printable   < internal/buildkit internal/ci internal/dockerfile internal/image internal/key internal/record
@@ -138,6 +140,41 @@ func TestImports(t *testing.T) {
 			pkg, imp, _ := strings.Cut(edge, " ")
 			t.Errorf("the import graph allows %s to import %s, but it does not: take the edge out", pkg, imp)
 		}
+	}
+}
+
+// starters are the packages that start other programs, and which. A new one is
+// looked at for what a checkout can make of it.
+var starters = []string{
+	"internal/buildkit", // runc, emulators
+	"internal/cli",      // docker
+	"internal/doctor",   // what it checks
+	"internal/git",      // git, and nobody else does
+	"internal/watch",    // the commands that its user names
+}
+
+func TestOnePackageRunsGit(t *testing.T) {
+	for pkg, imports := range sources(t) {
+		if slices.Contains(imports, "os/exec") && !slices.Contains(starters, pkg) {
+			t.Errorf("%s imports os/exec", pkg)
+		}
+	}
+	call := regexp.MustCompile(`exec\.Command(Context)?\((ctx, |context\.[A-Za-z]+\(\), )?"git"`)
+	found := 0
+	for _, name := range goFiles(t) {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch n := len(call.FindAll(text, -1)); {
+		case path.Dir(name) == "internal/git":
+			found += n
+		case n > 0, path.Dir(name) != "internal/doctor" && strings.Contains(string(text), `LookPath("git")`):
+			t.Errorf("%s runs git, which package git is for", name)
+		}
+	}
+	if found == 0 {
+		t.Error("package git runs none either: the test looks for the wrong thing")
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-build/strata/internal/build"
+	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/event"
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/image"
@@ -91,6 +92,11 @@ func (e *UnitsError) Unwrap() []error {
 // user-facing tags, then the indexes. When any unit fails, what does not depend
 // on it is still finished, but no tag is moved.
 func (p *Pass) Execute(ctx context.Context) (Result, error) {
+	c := p.Config
+	if c.Push && c.Version.Unread != nil && !c.NoTags && !c.Force {
+		return Result{}, diag.Hint(fmt.Errorf("which tags a newer commit has set can't be told: %w", c.Version.Unread),
+			"%s; --force moves the tags all the same, --no-tags moves none", cmp.Or(diag.HintOf(c.Version.Unread), "make the repository readable"))
+	}
 	r := p.newRunner()
 	defer p.endAhead()
 	defer r.inBackground.Wait()

@@ -102,6 +102,7 @@ type Version struct {
 	Time     time.Time // the commit's; zero without one
 	Dirty    bool
 	Source   string // URL of the repository, without credentials
+	Unread   error  // why the commit of a repository that is there is not known; nil where there is none
 }
 
 // Pass is a project with everything that was found out about it, and the plan.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ import (
 	strata "github.com/strata-build/strata"
 	"github.com/strata-build/strata/internal/buildkit"
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/git"
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/record"
 	"github.com/strata-build/strata/internal/registry"
@@ -241,11 +243,29 @@ func (a *app) loadProject() (*spec.Project, error) {
 	return spec.Load(a.dir(), file, spec.LoadOptions{Env: env, Allow: a.allow(), Ceilings: a.ceilings()})
 }
 
-// version says what the source code is called.
-func (a *app) version(ctx context.Context) strata.Version {
+// git is git on this machine. Root reads what belongs to the one who has called
+// sudo, as git does.
+func (a *app) git() git.Machine {
+	m := git.Machine{Environ: a.machine.Environ}
+	if uid, err := strconv.Atoi(a.machine.Getenv("SUDO_UID")); err == nil && os.Geteuid() == 0 {
+		m.Owners = append(m.Owners, uid)
+	}
+	return m
+}
+
+// version says what the source code is called. A repository that is there and
+// can't be read is an error, as which tags may move depends on it; where only
+// git is missing, that is for those who would move them.
+func (a *app) version(ctx context.Context) (strata.Version, error) {
 	v := strata.Version{Name: a.flags.tag}
-	info, err := vcs.Describe(ctx, a.dir())
-	if err == nil {
+	info, err := vcs.Describe(ctx, a.git(), a.dir())
+	switch {
+	case errors.Is(err, vcs.ErrNoGit):
+	case errors.Is(err, git.ErrMissing):
+		v.Unread = err
+	case err != nil:
+		return v, err
+	default:
 		v.Revision, v.Branch, v.Dirty, v.Source = info.Commit, info.Branch, info.Dirty, info.RemoteURL
 		v.Time = info.CommitTime
 		branch, tag := a.ciRef(info.Commit)
@@ -256,7 +276,14 @@ func (a *app) version(ctx context.Context) strata.Version {
 		}
 		v.Name = cmp.Or(v.Name, described)
 	}
-	return v // without a name where nothing tells one: tags that have {version} are left out
+	return v, nil // without a name where nothing tells one: tags that have {version} are left out
+}
+
+// warnOfVersion says that a version is not known though it could be.
+func (a *app) warnOfVersion(v strata.Version) {
+	if v.Unread != nil {
+		a.warn(diag.Finding{Text: fmt.Sprintf("version and commit are not known: %v", v.Unread), Hint: diag.HintOf(v.Unread)})
+	}
 }
 
 // ciRef gives the branch or tag that a CI job runs for: its checkout stands at a
@@ -291,13 +318,14 @@ func tagSafe(s string) string {
 
 // config is the facade's configuration for a command that plans.
 func (a *app) config(ctx context.Context) (strata.Config, error) {
-	version := make(chan strata.Version, 1)
+	var v strata.Version
+	var unread error
 	asking, stop := context.WithCancel(ctx)
-	go func() { version <- a.version(asking); close(version) }() // git takes as long as all the rest
+	var git sync.WaitGroup
+	git.Go(func() { v, unread = a.version(asking) }) // git takes as long as all the rest
 	defer func() {
 		stop()
-		for range version { // no process of git is left when something else is wrong
-		}
+		git.Wait() // no process of git is left when something else is wrong
 	}()
 	p, err := a.project()
 	if err != nil {
@@ -311,14 +339,18 @@ func (a *app) config(ctx context.Context) (strata.Config, error) {
 	if err != nil {
 		return strata.Config{}, err
 	}
-	v := <-version
+	git.Wait()
+	if unread != nil {
+		return strata.Config{}, unread
+	}
+	a.warnOfVersion(v)
 	p = p.With(v.Release())
 	a.stat = source.OpenStatCache(filepath.Join(a.home(), "cache", "files"))
 	a.closers = append(a.closers, a.stat.Save)
 	return strata.Config{
 		Project: p, Client: client, Platform: "linux/" + runtime.GOARCH, Now: a.machine.Now(),
 		Cache: filepath.Join(a.home(), "cache"), Version: v, Lock: pins, Stat: a.stat,
-		Estimate: a.estimator(p.Image), Emulated: a.emulated, Compare: a.compareCommits, Touched: vcs.LastTouched, Elsewhere: a.remote(),
+		Estimate: a.estimator(p.Image), Emulated: a.emulated, Compare: a.compareCommits, Touched: a.touched, Elsewhere: a.remote(),
 		CacheAttrs:      cacheAttrs(p.Cache.Type, a.machine.Getenv),
 		SourceDateEpoch: a.machine.Getenv("SOURCE_DATE_EPOCH"),
 	}, nil
@@ -327,9 +359,9 @@ func (a *app) config(ctx context.Context) (strata.Config, error) {
 // compareCommits says which of two commits is the newer one by the history at
 // hand: 0 where it does not tell, as in the shallow clones of CI.
 func (a *app) compareCommits(ctx context.Context, first, second string) (int, error) {
-	order, err := vcs.Compare(ctx, a.dir(), first, second)
+	order, err := vcs.Compare(ctx, a.git(), a.dir(), first, second)
 	switch {
-	case errors.Is(err, vcs.ErrNoGit):
+	case errors.Is(err, vcs.ErrNoGit), errors.Is(err, git.ErrMissing):
 		return 0, nil
 	case order == vcs.Descendant:
 		return 1, nil
@@ -337,6 +369,11 @@ func (a *app) compareCommits(ctx context.Context, first, second string) (int, er
 		return -1, nil
 	}
 	return 0, err
+}
+
+// touched says when files were last committed.
+func (a *app) touched(ctx context.Context, dir string, paths []string) (map[string]int64, error) {
+	return vcs.LastTouched(ctx, a.git(), dir, paths)
 }
 
 // emulated says whether the engine has to emulate a platform. What another

@@ -177,7 +177,7 @@ func (a *app) ciModel(ctx context.Context) (*ci.Model, string, error) {
 		folder = ""
 	}
 	at := func(rel string) string { return filepath.Join(dir, filepath.FromSlash(rel)) }
-	info, _ := vcs.Describe(ctx, dir) // without an answer a hint says less
+	info, _ := vcs.Describe(ctx, a.git(), dir) // without an answer a hint says less
 	m, err := ci.New(p.Graph, ci.Source{
 		Remote: info.RemoteURL,
 		Folder: folder,

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/git"
 )
 
 // ciRepository is what git says about the repository that pipelines are for.
@@ -28,18 +28,29 @@ func (a *app) ciRepository(ctx context.Context) (ciRepository, error) {
 		return ciRepository{}, fmt.Errorf("finding the project's folder: %w", err)
 	}
 	r := ciRepository{root: repositoryRoot(dir), dir: dir}
-	if r.none = !exists(filepath.Join(r.root, ".git")); r.none {
+	repo, err := a.git().Open(ctx, r.root)
+	if errors.Is(err, git.ErrNone) {
+		r.none = true
 		return r, nil
 	}
-	r.git = func(args ...string) (string, error) {
-		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", r.root}, args...)...).Output()
-		return strings.TrimSpace(string(out)), err
+	if errors.Is(err, git.ErrMissing) {
+		r.git = func(...string) (string, error) { return "", err }
+		return r, nil
 	}
+	if err != nil {
+		return r, err
+	}
+	a.onClose(repo.Close)
+	r.git = func(args ...string) (string, error) { return repo.Literal().Output(ctx, args...) }
 	if ref, err := r.git("symbolic-ref", "--quiet", "refs/remotes/origin/HEAD"); err == nil {
 		r.head = strings.TrimPrefix(ref, "refs/remotes/origin/")
 	}
 	if r.root != dir {
-		files, err := r.git("--literal-pathspecs", "ls-files", "--", dir)
+		folder, err := filepath.Rel(r.root, dir)
+		if err != nil {
+			return r, fmt.Errorf("finding the project in its repository: %w", err)
+		}
+		files, err := r.git("ls-files", "--", filepath.ToSlash(folder))
 		r.untracked = err == nil && files == ""
 	}
 	return r, nil
@@ -49,8 +60,7 @@ func (a *app) ciRepository(ctx context.Context) (ciRepository, error) {
 // first commit; yes where git has no answer.
 func (r ciRepository) has(branch string) bool {
 	for _, ref := range []string{"refs/heads/" + branch, "refs/remotes/origin/" + branch} {
-		var e *exec.ExitError
-		if _, err := r.git("show-ref", "--verify", "--quiet", ref); !errors.As(err, &e) || e.ExitCode() != 1 {
+		if _, err := r.git("show-ref", "--verify", "--quiet", ref); git.ExitCode(err) != 1 {
 			return true
 		}
 	}

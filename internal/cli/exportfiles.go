@@ -105,7 +105,12 @@ func (f exportFlags) folder() string {
 }
 
 func (a *app) exportDockerfiles(ctx context.Context, units []string, f exportFlags) ([]export.File, *strata.Pass, error) {
-	p, err := a.describe(ctx, units, a.version(ctx).Release())
+	v, err := a.version(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.warnOfVersion(v)
+	p, err := a.describe(ctx, units, v.Release())
 	if err != nil {
 		return nil, nil, err
 	}

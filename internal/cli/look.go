@@ -30,7 +30,12 @@ defaults and templates resolved.`,
 			if err != nil {
 				return err
 			}
-			p = p.With(a.version(cmd.Context()).Release())
+			v, err := a.version(cmd.Context())
+			if err != nil {
+				return err
+			}
+			a.warnOfVersion(v)
+			p = p.With(v.Release())
 			if asJSON {
 				return writeJSON(a.machine.Stdout, p.Units())
 			}

@@ -20,6 +20,7 @@ import (
 	"github.com/strata-build/strata/internal/doctor"
 	"github.com/strata-build/strata/internal/record"
 	"github.com/strata-build/strata/internal/registry"
+	"github.com/strata-build/strata/internal/vcs"
 	"github.com/strata-build/strata/internal/view"
 )
 
@@ -101,7 +102,7 @@ func (a *app) doctorOptions() doctor.Options {
 		config = filepath.Join(env("HOME"), ".docker")
 	}
 	o := doctor.Options{
-		StateDir: a.home(), Remote: a.remote(), Platforms: a.platforms(), Now: a.machine.Now,
+		StateDir: a.home(), Remote: a.remote(), Platforms: a.platforms(), Now: a.machine.Now, Repository: a.standing,
 	}
 	if path := buildkit.RuncPath(filepath.Join(a.home(), "engine")); path != "" {
 		o.Runc = path
@@ -122,6 +123,20 @@ func (a *app) doctorOptions() doctor.Options {
 		return time.Time{}, client.CheckAccess(ctx, ref.Host)
 	}}}
 	return o
+}
+
+// standing says where the project's repository stands.
+func (a *app) standing(ctx context.Context) (string, error) {
+	info, err := vcs.Describe(ctx, a.git(), a.dir())
+	switch {
+	case errors.Is(err, vcs.ErrNoGit):
+		return "the project has no git history: images have no version of their own", nil
+	case err != nil:
+		return "", err
+	case info.Dirty:
+		return info.Describe + ", with files that were not committed", nil
+	}
+	return info.Describe, nil
 }
 
 func (a *app) showChecks(checks []doctor.Check) {

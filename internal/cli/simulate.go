@@ -121,7 +121,7 @@ func (a *app) simulate(ctx context.Context, f simulateFlags) error {
 	if err != nil {
 		return err
 	}
-	h, err := githistory.Read(ctx, a.dir(), r)
+	h, err := githistory.Read(ctx, a.git(), a.dir(), r)
 	if err != nil {
 		return err
 	}

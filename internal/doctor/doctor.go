@@ -47,19 +47,20 @@ type Registry struct {
 
 // Options say what to check. StateDir is needed, all else has a default.
 type Options struct {
-	StateDir     string                       // where Strata keeps its state; it need not exist yet
-	Remote       bool                         // builds run on an engine elsewhere: leave out what only the embedded engine needs
-	Runc         string                       // path of runc; "" looks for it on PATH
-	Platforms    []string                     // platforms to build for: "linux/arm64"
-	Registries   []Registry                   // to ask
-	DockerConfig string                       // path of docker's config.json; "" is none
-	Machine      fs.FS                        // root folder, for what is read of /proc, /sys and /etc; default the machine's
-	OS, Arch     string                       // default runtime.GOOS, runtime.GOARCH
-	UID          func() int                   // default os.Geteuid
-	User         string                       // name in /etc/subuid; default that of the current user
-	LookPath     func(string) (string, error) // default exec.LookPath
-	Now          func() time.Time             // default time.Now
-	Timeout      time.Duration                // for each check; default 5 s
+	StateDir     string                                // where Strata keeps its state; it need not exist yet
+	Remote       bool                                  // builds run on an engine elsewhere: leave out what only the embedded engine needs
+	Runc         string                                // path of runc; "" looks for it on PATH
+	Platforms    []string                              // platforms to build for: "linux/arm64"
+	Registries   []Registry                            // to ask
+	Repository   func(context.Context) (string, error) // reads the project's, and says where it stands
+	DockerConfig string                                // path of docker's config.json; "" is none
+	Machine      fs.FS                                 // root folder, for what is read of /proc, /sys and /etc; default the machine's
+	OS, Arch     string                                // default runtime.GOOS, runtime.GOARCH
+	UID          func() int                            // default os.Geteuid
+	User         string                                // name in /etc/subuid; default that of the current user
+	LookPath     func(string) (string, error)          // default exec.LookPath
+	Now          func() time.Time                      // default time.Now
+	Timeout      time.Duration                         // for each check; default 5 s
 }
 
 // task is a check that was not made yet.
@@ -135,7 +136,11 @@ func tasks(o Options) []task {
 	for _, r := range o.Registries {
 		out = append(out, task{"registry " + r.Host, func(ctx context.Context, o Options) Check { return reach(ctx, r, o.Now) }})
 	}
-	return append(out, task{"credentials", credentials}, task{"git", git}, task{"clock", clock})
+	out = append(out, task{"credentials", credentials}, task{"git", gitCommand})
+	if o.Repository != nil {
+		out = append(out, task{"repository", repository})
+	}
+	return append(out, task{"clock", clock})
 }
 
 // limited makes the check of t within the timeout.

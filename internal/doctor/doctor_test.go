@@ -103,7 +103,7 @@ func TestTable(t *testing.T) {
 		{"seccomp", seccomp, Options{Machine: files("proc/self/status", allCaps)}, ok("in the kernel")},
 		{"no seccomp", seccomp, Options{Machine: files("proc/self/status", "Name:\tx\n")}, fail("use a kernel with CONFIG_SECCOMP_FILTER=y, or "+remote, "the kernel has no seccomp")},
 		{"no runc", runc, Options{LookPath: onPath()}, fail("sudo apt-get install runc", "runc is not on PATH")},
-		{"no git", git, Options{LookPath: onPath()}, warn("sudo apt-get install git", "git is not on PATH: revision and version of images must be given")},
+		{"no git", gitCommand, Options{LookPath: onPath()}, warn("sudo apt-get install git", "git is not on PATH: revision and version of images must be given")},
 
 		{"the machine's own platform", platform("linux/amd64"), Options{}, ok("native")},
 		{"386 on amd64", platform("linux/386"), Options{}, ok("native")},

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -12,6 +13,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/git"
 )
 
 // existing gives dir or the nearest folder above it that there is.
@@ -115,14 +119,26 @@ func clock(_ context.Context, o Options) Check {
 	return ok("%s UTC", now.UTC().Format(time.DateTime))
 }
 
-func git(ctx context.Context, o Options) Check {
-	path, err := o.LookPath("git")
-	if err != nil {
+func gitCommand(ctx context.Context, o Options) Check {
+	if _, err := o.LookPath("git"); err != nil {
 		return warn("sudo apt-get install git", "git is not on PATH: revision and version of images must be given")
 	}
-	text, err := firstLine(ctx, path, "--version")
+	text, err := git.Machine{}.Version(ctx)
 	if err != nil {
-		return warn("sudo apt-get install --reinstall git", "starting %q: %v", path, err)
+		return warn("sudo apt-get install --reinstall git", "starting git: %v", err)
+	}
+	return ok("%s", text)
+}
+
+// repository tells whether the history can be read that versions and the order of
+// tags come from.
+func repository(ctx context.Context, o Options) Check {
+	text, err := o.Repository(ctx)
+	switch {
+	case errors.Is(err, git.ErrMissing):
+		return warn("sudo apt-get install git", "%v", err)
+	case err != nil:
+		return fail(cmp.Or(diag.HintOf(err), "git status says what git makes of it"), "%v", err)
 	}
 	return ok("%s", text)
 }

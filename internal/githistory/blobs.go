@@ -3,13 +3,10 @@ package githistory
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"os/exec"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/git"
 )
 
 // Blob is the content of a file. The same content is the same *Blob within a
@@ -37,44 +35,31 @@ func Content(data []byte) *Blob {
 	return &Blob{known: true, digest: digest.FromBytes(data), size: int64(len(data)), data: data}
 }
 
-// maxPointer bounds a pointer of git's large file storage (its specification:
-// "less than 1024 bytes").
-const maxPointer = 1024
-
-// pointer is the form of such a file; its oid is the sha256 of the content.
-var pointer = regexp.MustCompile(`^version https://git-lfs\.github\.com/spec/v1\n(?:[a-z0-9.-]+ [^\n]*\n)*?oid sha256:([0-9a-f]{64})\n(?:[a-z0-9.-]+ [^\n]*\n)*?size ([0-9]+)\n`)
-
 // note keeps what the content of a blob tells.
 func (b *Blob) note(size int64, sum []byte, head []byte) {
 	b.known, b.size, b.digest = true, size, digest.NewDigestFromBytes(digest.SHA256, sum)
-	if size >= maxPointer {
-		return
-	}
-	if m := pointer.FindSubmatch(head); m != nil {
-		if n, err := strconv.ParseInt(string(m[2]), 10, 64); err == nil {
-			b.lfs, b.size, b.digest = true, n, digest.NewDigestFromEncoded(digest.SHA256, string(m[1]))
-		}
+	if sum, n, ok := git.Pointer(head); ok {
+		b.lfs, b.size, b.digest = true, n, digest.NewDigestFromEncoded(digest.SHA256, sum)
 	}
 }
 
 // store reads blobs through one `git cat-file --batch`, which it starts when it
 // is first needed. It is safe for concurrent use.
 type store struct {
-	ctx context.Context
-	dir string
+	ctx  context.Context
+	repo *git.Repo
 
 	mu    sync.Mutex
 	blobs map[string]*Blob
-	cmd   *exec.Cmd
-	in    io.WriteCloser
-	out   *bufio.Reader
+	git   *git.Process
+	out   *bufio.Reader // of git
 	buf   []byte
 
 	broken error // no further question has an answer
 }
 
-func newStore(ctx context.Context, dir string) *store {
-	return &store{ctx: ctx, dir: dir, blobs: map[string]*Blob{}, buf: make([]byte, 64<<10)}
+func newStore(ctx context.Context, repo *git.Repo) *store {
+	return &store{ctx: ctx, repo: repo, blobs: map[string]*Blob{}, buf: make([]byte, 64<<10)}
 }
 
 // blob gives the blob with git's ID.
@@ -88,22 +73,14 @@ func (s *store) blob(id []byte) *Blob {
 }
 
 func (s *store) start() error {
-	if s.cmd != nil {
+	if s.git != nil {
 		return nil
 	}
-	cmd := command(s.ctx, s.dir, "cat-file", "--batch")
-	in, err := cmd.StdinPipe()
+	p, err := s.repo.Start(s.ctx, "cat-file", "--batch")
 	if err != nil {
-		return fmt.Errorf("running git cat-file: %w", err)
+		return err
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return fmt.Errorf("running git cat-file: %w", err)
-	}
-	if err := cmd.Start(); err != nil {
-		return explain(s.ctx, s.dir, "cat-file", "", err)
-	}
-	s.cmd, s.in, s.out = cmd, in, bufio.NewReaderSize(out, 256<<10)
+	s.git, s.out = p, p.Out
 	return nil
 }
 
@@ -111,16 +88,15 @@ func (s *store) start() error {
 func (s *store) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cmd == nil {
+	if s.git == nil {
 		return nil
 	}
-	err := s.in.Close()
-	e := s.cmd.Wait()
-	s.cmd = nil
+	err := s.git.Wait()
+	s.git = nil
 	if s.broken != nil || s.ctx.Err() != nil {
 		return nil // that was told
 	}
-	return cmp.Or(err, e)
+	return err
 }
 
 // load hashes what is not known yet, each content once.
@@ -190,13 +166,13 @@ func (s *store) ask(want []*Blob, take func(*Blob, int64) error) error {
 	}
 	wrote := make(chan error, 1)
 	go func() {
-		_, err := s.in.Write(requests.Bytes())
+		_, err := s.git.In.Write(requests.Bytes())
 		wrote <- err
 	}()
 	var err error
 	for _, b := range want {
 		if err = s.answer(b, take); err != nil {
-			_ = s.cmd.Process.Kill() // the writer ends with it
+			s.git.Kill() // the writer ends with it
 			break
 		}
 	}
@@ -249,7 +225,7 @@ func (s *store) hash(b *Blob, size int64) error {
 		}
 		h.Write(s.buf[:n])
 		left -= int64(n)
-		if size < maxPointer {
+		if size < git.MaxPointer {
 			head = append(head, s.buf[:n]...)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/git"
 )
 
 // Range says which commits are read: those of the first-parent line that ends
@@ -48,22 +49,27 @@ type History struct {
 	Submodules int // submodules in the last commit
 	Attributes int // rules in .gitattributes of the last commit that change contents on checkout
 
+	repo  *git.Repo
 	store *store
 }
 
 // Read reads a range of the history of the repository that holds dir. The
 // history must be closed; its trees read through it until then.
-func Read(ctx context.Context, dir string, r Range) (*History, error) {
-	h := &History{store: newStore(ctx, dir)}
-	if err := h.read(ctx, dir, r); err != nil {
+func Read(ctx context.Context, m git.Machine, dir string, r Range) (*History, error) {
+	repo, err := m.Open(ctx, dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading the git history of %q: %w", dir, explain(dir, err))
+	}
+	h := &History{repo: repo, store: newStore(ctx, repo)}
+	if err := h.read(ctx, r); err != nil {
 		_ = h.Close() // the first error counts
-		return nil, fmt.Errorf("reading the git history of %q: %w", dir, err)
+		return nil, fmt.Errorf("reading the git history of %q: %w", dir, explain(dir, err))
 	}
 	return h, nil
 }
 
 // Close ends the process that contents are read through.
-func (h *History) Close() error { return h.store.close() }
+func (h *History) Close() error { return errors.Join(h.store.close(), h.repo.Close()) }
 
 // Err says why no further content can be read, or nil.
 func (h *History) Err() error {
@@ -103,32 +109,32 @@ func (h *History) Holds(ids []string) (map[string]bool, error) {
 	return out, err
 }
 
-func (h *History) read(ctx context.Context, dir string, r Range) error {
-	out, err := output(ctx, dir, "rev-parse", "--is-shallow-repository", "--show-prefix")
+func (h *History) read(ctx context.Context, r Range) error {
+	out, err := h.repo.Output(ctx, "rev-parse", "--is-shallow-repository", "--show-prefix")
 	if err != nil {
 		return err
 	}
 	shallow, prefix, _ := strings.Cut(out, "\n")
 	h.Shallow, h.Prefix = shallow == "true", clean(prefix)
 	h.Line = r.Rev
-	if branch, err := output(ctx, dir, "symbolic-ref", "--quiet", "--short", "HEAD"); err == nil && r.Rev == "" {
+	if branch, err := h.repo.Output(ctx, "symbolic-ref", "--quiet", "--short", "HEAD"); err == nil && r.Rev == "" {
 		h.Line = branch
 	}
-	from, to, err := ends(ctx, dir, r.Rev)
+	from, to, err := ends(ctx, h.repo, r.Rev)
 	if err != nil {
 		return err
 	}
-	n, err := h.bound(ctx, dir, r, from, to)
+	n, err := h.bound(ctx, r, from, to)
 	if err != nil {
 		return err
 	}
-	if err := h.log(ctx, dir, from, to, n); err != nil {
+	if err := h.log(ctx, from, to, n); err != nil {
 		return err
 	}
 	if len(h.Commits) == 0 {
 		return diag.Hint(fmt.Errorf("%w: the range %q has no commit", ErrNoGit, r.Rev), "name a branch, a commit, or FROM..TO")
 	}
-	if err := h.trees(ctx, dir); err != nil {
+	if err := h.trees(ctx); err != nil {
 		return err
 	}
 	return h.remarks()
@@ -136,7 +142,7 @@ func (h *History) read(ctx context.Context, dir string, r Range) error {
 
 // ends gives the commits that a range names; from is "" where it has no lower
 // end.
-func ends(ctx context.Context, dir, rev string) (from, to string, err error) {
+func ends(ctx context.Context, repo *git.Repo, rev string) (from, to string, err error) {
 	if rev == "" {
 		rev = "HEAD"
 	}
@@ -145,12 +151,9 @@ func ends(ctx context.Context, dir, rev string) (from, to string, err error) {
 		from, to = "", rev
 	}
 	resolve := func(name string) (string, error) {
-		id, err := output(ctx, dir, "rev-parse", "--verify", "--quiet", "--end-of-options", name+"^{commit}")
-		if err != nil && errors.Is(err, ErrNoGit) || ctx.Err() != nil {
+		id, err := repo.Output(ctx, "rev-parse", "--verify", "--end-of-options", name+"^{commit}")
+		if errors.Is(err, git.ErrMissing) || errors.Is(err, git.ErrNoCommit) || ctx.Err() != nil {
 			return "", err
-		}
-		if err != nil && name == "HEAD" {
-			return "", diag.Hint(fmt.Errorf("%w: the repository has no commit yet", ErrNoGit), "commit something first")
 		}
 		if err != nil {
 			return "", diag.Hint(fmt.Errorf("there is no commit %q in this clone", name), "git fetch, if it should be there")
@@ -171,14 +174,14 @@ func ends(ctx context.Context, dir, rev string) (from, to string, err error) {
 
 // bound counts the commits of a range that its bounds let in. It reads no more
 // of the history than it has to.
-func (h *History) bound(ctx context.Context, dir string, r Range, from, to string) (int, error) {
+func (h *History) bound(ctx context.Context, r Range, from, to string) (int, error) {
 	args := []string{"log", "--first-parent", "--format=%ct", to}
 	if from != "" {
 		args = append(args, "^"+from)
 	}
 	n, in := 0, true
 	var last time.Time
-	err := stream(ctx, dir, func(out *bufio.Reader) error {
+	err := stream(ctx, h.repo, func(out *bufio.Reader) error {
 		for {
 			line, err := out.ReadString('\n')
 			if err == io.EOF {
@@ -217,7 +220,7 @@ func unix(s string) (time.Time, error) {
 const header = "\x02"
 
 // log reads the newest n commits of a range, each with what it changed.
-func (h *History) log(ctx context.Context, dir, from, to string, n int) error {
+func (h *History) log(ctx context.Context, from, to string, n int) error {
 	if n == 0 {
 		return nil
 	}
@@ -226,7 +229,7 @@ func (h *History) log(ctx context.Context, dir, from, to string, n int) error {
 	if from != "" {
 		args = append(args, "^"+from)
 	}
-	return stream(ctx, dir, func(out *bufio.Reader) error {
+	return stream(ctx, h.repo, func(out *bufio.Reader) error {
 		r := rawReader{out: out}
 		for {
 			token, err := r.token()
@@ -320,10 +323,10 @@ func (h *History) addCommit(head string) error {
 
 // trees gives every commit its tree: that of the first as git lists it, each
 // other from the one before and what changed.
-func (h *History) trees(ctx context.Context, dir string) error {
+func (h *History) trees(ctx context.Context) error {
 	var all []Change
 	first := &h.Commits[0]
-	err := stream(ctx, dir, func(out *bufio.Reader) error {
+	err := stream(ctx, h.repo, func(out *bufio.Reader) error {
 		r := rawReader{out: out}
 		for {
 			token, err := r.token()

@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/git"
 	"github.com/strata-build/strata/internal/source"
 )
 
@@ -70,7 +71,7 @@ func (c *clone) commit(subject string, files map[string]string) {
 }
 
 func (c *clone) read(dir string, r Range) (*History, error) {
-	h, err := Read(context.Background(), dir, r)
+	h, err := Read(context.Background(), git.Machine{}, dir, r)
 	if err == nil {
 		c.t.Cleanup(func() {
 			if err := h.Close(); err != nil {
@@ -239,15 +240,15 @@ func TestRanges(t *testing.T) {
 }
 
 func TestNoHistory(t *testing.T) {
-	if _, err := Read(t.Context(), t.TempDir(), Range{}); !errors.Is(err, ErrNoGit) || diag.HintOf(err) == "" {
+	if _, err := Read(t.Context(), git.Machine{}, t.TempDir(), Range{}); !errors.Is(err, ErrNoGit) || diag.HintOf(err) == "" {
 		t.Errorf("outside of a repository: %v, hint %q", err, diag.HintOf(err))
 	}
 	c := newClone(t)
-	if _, err := Read(t.Context(), c.dir, Range{}); !errors.Is(err, ErrNoGit) || diag.HintOf(err) == "" {
+	if _, err := Read(t.Context(), git.Machine{}, c.dir, Range{}); !errors.Is(err, ErrNoGit) || diag.HintOf(err) == "" {
 		t.Errorf("without a commit: %v, hint %q", err, diag.HintOf(err))
 	}
 	t.Setenv("PATH", t.TempDir())
-	if _, err := Read(t.Context(), c.dir, Range{}); !errors.Is(err, ErrNoGit) || diag.HintOf(err) == "" {
+	if _, err := Read(t.Context(), git.Machine{}, c.dir, Range{}); !errors.Is(err, git.ErrMissing) || diag.HintOf(err) == "" {
 		t.Errorf("without git: %v, hint %q", err, diag.HintOf(err))
 	}
 }
@@ -362,7 +363,7 @@ func TestCancel(t *testing.T) {
 	c := newClone(t)
 	c.commit("one", map[string]string{"a": "1"})
 	ctx, cancel := context.WithCancel(context.Background())
-	h, err := Read(ctx, c.dir, Range{})
+	h, err := Read(ctx, git.Machine{}, c.dir, Range{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -373,7 +374,7 @@ func TestCancel(t *testing.T) {
 	if err := h.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := Read(ctx, c.dir, Range{}); !errors.Is(err, context.Canceled) {
+	if _, err := Read(ctx, git.Machine{}, c.dir, Range{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("reading a history after the end: %v", err)
 	}
 }

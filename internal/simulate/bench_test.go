@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/strata-build/strata/internal/git"
 	"github.com/strata-build/strata/internal/githistory"
 )
 
@@ -15,7 +16,7 @@ func BenchmarkSimulate(b *testing.B) {
 	r.write()
 	b.ReportAllocs()
 	for b.Loop() {
-		h, err := githistory.Read(context.Background(), r.dir, githistory.Range{})
+		h, err := githistory.Read(context.Background(), git.Machine{}, r.dir, githistory.Range{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strata-build/strata/internal/git"
 	"github.com/strata-build/strata/internal/githistory"
 )
 
@@ -81,7 +82,7 @@ func (r *repo) git(args ...string) string {
 // read reads a range of the repository's history.
 func (r *repo) read(of githistory.Range) *githistory.History {
 	r.t.Helper()
-	h, err := githistory.Read(context.Background(), r.dir, of)
+	h, err := githistory.Read(context.Background(), git.Machine{}, r.dir, of)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -14,9 +14,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/strata-build/strata/internal/git"
 )
 
 // LastTouched gives, by path, the time of the last commit that changed it: the
@@ -41,10 +42,10 @@ import (
 //
 // Where there is no history to ask (no repository, no commit, no git command)
 // the answer is empty.
-func LastTouched(ctx context.Context, dir string, paths []string) (map[string]int64, error) {
-	found, err := lastTouched(ctx, dir, paths, usual)
+func LastTouched(ctx context.Context, m git.Machine, dir string, paths []string) (map[string]int64, error) {
+	found, err := lastTouched(ctx, m, dir, paths, usual)
 	switch {
-	case errors.Is(err, ErrNoGit):
+	case errors.Is(none(err), ErrNoGit), errors.Is(err, git.ErrMissing):
 		return map[string]int64{}, nil
 	case err != nil:
 		return nil, fmt.Errorf("reading the history of the files in %q: %w", dir, err)
@@ -68,36 +69,9 @@ var usual = bounds{walk: 10, files: 200, commits: 50_000}
 // maxArguments keeps the paths in a command line well below every system's limit.
 const maxArguments = 96 << 10
 
-// strictOptions keep a repository from running anything of its own (but the
-// filters without which git can't tell whether a file is clean), and a setting
-// from hiding a change.
-var strictOptions = []string{
-	"--no-pager", "--literal-pathspecs",
-	"-c", "safe.bareRepository=explicit", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false",
-	"-c", "core.trustctime=true", "-c", "core.checkStat=default",
-	"-c", "log.showRoot=true", "-c", "log.follow=false", "-c", "protocol.allow=never",
-}
-
-// strictEnv keeps git from replacing commits and, as protocol.allow does in older
-// versions, from fetching what a partial clone lacks.
-var strictEnv = []string{"GIT_NO_REPLACE_OBJECTS=1", "GIT_NO_LAZY_FETCH=1"}
-
-// misleads says whether a variable leads git to another repository than the one
-// that dir lies in, as those do that git sets for hooks.
-func misleads(variable string) bool {
-	name, _, _ := strings.Cut(variable, "=")
-	switch name {
-	case "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_IMPLICIT_WORK_TREE",
-		"GIT_NAMESPACE", "GIT_REPLACE_REF_BASE", "GIT_GRAFT_FILE", "GIT_SHALLOW_FILE",
-		"GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "GIT_LITERAL_PATHSPECS":
-		return true
-	}
-	return false
-}
-
-func lastTouched(ctx context.Context, dir string, paths []string, b bounds) (map[string]int64, error) {
+func lastTouched(ctx context.Context, m git.Machine, dir string, paths []string, b bounds) (map[string]int64, error) {
 	own, inner := split(dir, paths)
-	s := &search{r: repo{dir: dir, strict: true}, bounds: b, open: map[string]bool{}, found: map[string]int64{}}
+	s := &search{bounds: b, open: map[string]bool{}, found: map[string]int64{}}
 	for _, p := range own {
 		s.open[p] = true
 	}
@@ -107,6 +81,12 @@ func lastTouched(ctx context.Context, dir string, paths []string, b bounds) (map
 	if len(own) == 0 {
 		return s.found, nil
 	}
+	r, err := m.Open(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	s.r, s.dir = r.Literal(), dir
 	if err := s.run(ctx, own); err != nil {
 		return nil, err
 	}
@@ -114,7 +94,7 @@ func lastTouched(ctx context.Context, dir string, paths []string, b bounds) (map
 		if !s.modules[sub] {
 			continue
 		}
-		times, err := lastTouched(ctx, filepath.Join(dir, filepath.FromSlash(sub)), below, b)
+		times, err := lastTouched(ctx, m, filepath.Join(dir, filepath.FromSlash(sub)), below, b)
 		switch {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
@@ -162,7 +142,8 @@ func split(dir string, paths []string) (own []string, inner map[string][]string)
 
 // search is one question on its way.
 type search struct {
-	r repo
+	r   *git.Repo
+	dir string
 	bounds
 	prefix  func() (string, error) // dir's path in the repository, "" or with a slash at the end
 	modules map[string]bool        // submodules among what was asked
@@ -188,7 +169,7 @@ func (s *search) run(ctx context.Context, asked []string) error {
 		enough()
 	}
 	// Not --relative: merges are told without it.
-	s.prefix = sync.OnceValues(func() (string, error) { return s.r.git(ctx, "rev-parse", "--show-prefix") })
+	s.prefix = sync.OnceValues(func() (string, error) { return s.r.Output(ctx, "rev-parse", "--show-prefix") })
 	g.Go(func() error {
 		err := s.history(history, pathspecs(asked, s.walk))
 		if ctx.Err() == nil && s.complete() {
@@ -262,7 +243,7 @@ func (s *search) drop(paths []string) {
 // tracked gives the files and links that git tracks and looks at. It notes the
 // submodules.
 func (s *search) tracked(ctx context.Context, specs []string) (map[string]bool, error) {
-	out, err := s.r.git(ctx, append([]string{"ls-files", "-z", "-v", "--stage", "--"}, specs...)...)
+	out, err := s.r.Output(ctx, append([]string{"ls-files", "-z", "-v", "--stage", "--"}, specs...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -286,9 +267,8 @@ func (s *search) tracked(ctx context.Context, specs []string) (map[string]bool, 
 // changed gives the paths that are not what HEAD says, in the index or in the
 // work tree. Submodules answer for themselves.
 func (s *search) changed(ctx context.Context, specs []string) ([]string, error) {
-	out, err := s.r.git(ctx, append([]string{"status", "--porcelain=v2", "-z", "--no-renames",
-		"--untracked-files=no", "--ignore-submodules=all", "--"}, specs...)...)
-	if err != nil || out == "" {
+	entries, err := changes(ctx, s.r, append([]string{"--ignore-submodules=all", "--"}, specs...)...)
+	if err != nil || len(entries) == 0 {
 		return nil, err
 	}
 	prefix, err := s.prefix()
@@ -296,12 +276,8 @@ func (s *search) changed(ctx context.Context, specs []string) ([]string, error) 
 		return nil, err
 	}
 	var changed []string
-	for line := range strings.SplitSeq(out, "\x00") {
-		// The path is the last field, and may have spaces.
-		fields := map[string]int{"1": 9, "u": 11}[line[:min(1, len(line))]]
-		if f := strings.SplitN(line, " ", fields); fields > 0 && len(f) == fields {
-			changed = append(changed, strings.TrimPrefix(f[fields-1], prefix))
-		}
+	for _, e := range entries {
+		changed = append(changed, strings.TrimPrefix(e.path, prefix))
 	}
 	return changed, nil
 }
@@ -309,7 +285,7 @@ func (s *search) changed(ctx context.Context, specs []string) ([]string, error) 
 // history reads what the commits changed, until every path is found.
 func (s *search) history(ctx context.Context, specs []string) error {
 	if slices.Equal(specs, []string{"."}) {
-		if _, err := os.Lstat(filepath.Join(s.r.dir, ".git")); err == nil {
+		if _, err := os.Lstat(filepath.Join(s.dir, ".git")); err == nil {
 			specs = nil // the whole repository is faster told by no path at all
 		}
 	}
@@ -319,33 +295,16 @@ func (s *search) history(ctx context.Context, specs []string) error {
 	args := []string{"log", "-z", "--format=/%ct", "--name-only", "-c", "--no-renames", "--no-relative",
 		"--full-history", "--sparse", "--max-count=" + strconv.Itoa(s.commits),
 		"--no-color", "--no-show-signature", "--no-ext-diff", "-O/dev/null", "HEAD", "--"}
-	cmd := s.r.command(ctx, append(args, specs...)...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	cmd.WaitDelay = time.Second
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return fmt.Errorf("running git log: %w", err)
-	}
-	if err := cmd.Start(); err != nil {
-		return s.r.failure(ctx, args[0], "", err)
-	}
 	commits, last := 0, int64(0)
-	prefix, readErr := s.prefix()
-	if readErr == nil {
-		commits, last, readErr = s.read(bufio.NewReaderSize(out, 256<<10), prefix)
-	}
-	if readErr != nil {
-		s.enough()
-	}
-	// Where git is a script around the program, ending the script leaves that one
-	// at work: nobody reads on, and nobody waits for it.
-	out.Close()
-	if err := cmd.Wait(); err != nil && readErr == nil {
-		return s.r.failure(ctx, args[0], stderr.String(), err)
-	}
-	if readErr != nil {
-		return readErr
+	err := s.r.Stream(ctx, func(out *bufio.Reader) (enough bool, err error) {
+		prefix, err := s.prefix()
+		if err == nil {
+			commits, last, err = s.read(out, prefix)
+		}
+		return s.complete(), err
+	}, append(args, specs...)...)
+	if err != nil {
+		return err
 	}
 	if commits == s.commits {
 		s.rest(last)

@@ -18,6 +18,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/strata-build/strata/internal/git"
 )
 
 // at runs git with a committer time in seconds; the author's is always another.
@@ -66,12 +68,12 @@ func empty(t *testing.T) string {
 // touched asks in both ways, with the paths named and without.
 func touched(t *testing.T, dir string, paths ...string) map[string]int64 {
 	t.Helper()
-	got, err := LastTouched(t.Context(), dir, paths)
+	got, err := LastTouched(t.Context(), git.Machine{}, dir, paths)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := lastTouched(t.Context(), dir, paths, bounds{commits: 50_000})
-	if diff := cmp.Diff(got, all, cmpopts.EquateEmpty()); err != nil && !errors.Is(err, ErrNoGit) || diff != "" {
+	all, err := lastTouched(t.Context(), git.Machine{}, dir, paths, bounds{commits: 50_000})
+	if diff := cmp.Diff(got, all, cmpopts.EquateEmpty()); err != nil && !errors.Is(none(err), ErrNoGit) && !errors.Is(err, git.ErrMissing) || diff != "" {
 		t.Errorf("with and without the paths named (-with +without): %v\n%s", err, diff)
 	}
 	return got
@@ -213,7 +215,7 @@ func TestLastTouchedInAPartialCloneFetchesNothing(t *testing.T) {
 	treeless := filepath.Join(t.TempDir(), "clone")
 	at(t, dir, 1, "clone", "-q", "--filter=tree:0", "file://"+dir, treeless)
 	before := at(t, treeless, 1, "count-objects", "-v")
-	if got, err := LastTouched(t.Context(), treeless, []string{"a", "d/b", "c"}); err == nil {
+	if got, err := LastTouched(t.Context(), git.Machine{}, treeless, []string{"a", "d/b", "c"}); err == nil {
 		t.Errorf("without old folders: %v", got)
 	}
 	if after := at(t, treeless, 1, "count-objects", "-v"); before != after {
@@ -257,7 +259,7 @@ func TestLastTouchedWithoutHistory(t *testing.T) {
 	if err := os.Mkdir(objects, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := LastTouched(t.Context(), dir, []string{"a"}); err == nil || !strings.Contains(err.Error(), strconv.Quote(dir)) {
+	if got, err := LastTouched(t.Context(), git.Machine{}, dir, []string{"a"}); err == nil || !strings.Contains(err.Error(), strconv.Quote(dir)) {
 		t.Errorf("a broken repository: %v, %v", got, err)
 	}
 	t.Setenv("PATH", t.TempDir())
@@ -265,7 +267,7 @@ func TestLastTouchedWithoutHistory(t *testing.T) {
 	dir = t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got, err := LastTouched(ctx, dir, []string{"a"}); err == nil && len(got) > 0 {
+	if got, err := LastTouched(ctx, git.Machine{}, dir, []string{"a"}); err == nil && len(got) > 0 {
 		t.Errorf("cancelled: %v, %v", got, err)
 	}
 }
@@ -445,13 +447,13 @@ func TestLastTouchedOverRandomHistories(t *testing.T) {
 			want := p.lastTouched(t, bound)
 			paths := slices.Collect(maps.Keys(want))
 			for _, named := range []int{0, 100} {
-				got, err := lastTouched(t.Context(), p.dir, paths, bounds{walk: named, files: named, commits: bound})
+				got, err := lastTouched(t.Context(), git.Machine{}, p.dir, paths, bounds{walk: named, files: named, commits: bound})
 				if diff := cmp.Diff(want, got); err != nil || diff != "" {
 					t.Fatalf("seed %d, history %d, bound %d of %d, named %d (-want +got): %v\n%s\n%s", seed, i, bound, count, named, err, diff,
 						at(t, p.dir, 1, "log", "--format=%h %ct", "--raw", "-c", "--full-history", "--sparse", "--no-renames"))
 				}
 				for path, want := range want { // one alone, and from its folder
-					got, err := lastTouched(t.Context(), filepath.Join(p.dir, filepath.Dir(path)), []string{filepath.Base(path)},
+					got, err := lastTouched(t.Context(), git.Machine{}, filepath.Join(p.dir, filepath.Dir(path)), []string{filepath.Base(path)},
 						bounds{walk: named, files: named, commits: bound})
 					if err != nil || got[filepath.Base(path)] != want {
 						t.Fatalf("seed %d, history %d: %s alone: %v, %v, want %d", seed, i, path, got, err, want)
@@ -476,19 +478,19 @@ func TestAScriptAroundGitIsNotWaitedFor(t *testing.T) {
 	}
 	run(t, dir, "add", "f")
 	run(t, dir, "commit", "-q", "-m", "f")
-	git, err := exec.LookPath("git")
+	program, err := exec.LookPath("git")
 	if err != nil {
 		t.Fatal(err)
 	}
 	bin := t.TempDir()
-	script := "#!/bin/sh\ncase \"$*\" in *' log '*) { " + git + " \"$@\"; yes '' | head -c 4000000; } & wait ;; *) exec " + git + " \"$@\" ;; esac\n"
+	script := "#!/bin/sh\ncase \"$*\" in *' log '*) { " + program + " \"$@\"; yes '' | head -c 4000000; } & wait ;; *) exec " + program + " \"$@\" ;; esac\n"
 	if err := os.WriteFile(filepath.Join(bin, "git"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	got, err := LastTouched(ctx, dir, []string{"f"})
+	got, err := LastTouched(ctx, git.Machine{}, dir, []string{"f"})
 	if err != nil || got["f"] == 0 {
 		t.Errorf("%v, %v", got, err)
 	}

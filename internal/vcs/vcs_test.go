@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/git"
 )
 
 // run runs git in dir with a fixed identity and time, away from the user's
@@ -57,7 +60,7 @@ func commit(t *testing.T, dir, text string) {
 
 func describe(t *testing.T, dir string) Info {
 	t.Helper()
-	info, err := Describe(t.Context(), dir)
+	info, err := Describe(t.Context(), git.Machine{}, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +180,7 @@ func TestNoGit(t *testing.T) {
 	check := func(what, text string) {
 		t.Helper()
 		want := `describing git working tree "` + dir + `": no git commit to describe: ` + text
-		if _, err := Describe(t.Context(), dir); !errors.Is(err, ErrNoGit) || err.Error() != want {
+		if _, err := Describe(t.Context(), git.Machine{}, dir); !errors.Is(err, ErrNoGit) || err.Error() != want {
 			t.Errorf("%s: got %v, want %s", what, err, want)
 		}
 	}
@@ -185,14 +188,19 @@ func TestNoGit(t *testing.T) {
 	run(t, dir, "init", "-q")
 	check("no commit", "the repository has no commit yet")
 	t.Setenv("PATH", t.TempDir())
-	check("no git", "the git command is not installed")
+	_, err := Describe(t.Context(), git.Machine{}, dir)
+	if !errors.Is(err, git.ErrMissing) || errors.Is(err, ErrNoGit) || diag.HintOf(err) != "install git" {
+		t.Errorf("a repository and no git: %v", err)
+	}
+	dir = t.TempDir()
+	check("neither", "not in a git repository")
 }
 
 func TestCancelled(t *testing.T) {
 	dir := newRepo(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Describe(ctx, dir); !errors.Is(err, context.Canceled) {
+	if _, err := Describe(ctx, git.Machine{}, dir); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -216,12 +224,12 @@ func TestCompareTellsTheOrderOfCommits(t *testing.T) {
 		{"another branch", two, side, Unrelated},
 		{"not in this clone", two, absent, Unrelated},
 	} {
-		got, err := Compare(t.Context(), dir, c.a, c.b)
+		got, err := Compare(t.Context(), git.Machine{}, dir, c.a, c.b)
 		if err != nil || got != c.want {
 			t.Errorf("%s: %v, %v; want %v", c.name, got, err, c.want)
 		}
 	}
-	if _, err := Compare(t.Context(), t.TempDir(), one, two); !errors.Is(err, ErrNoGit) {
+	if _, err := Compare(t.Context(), git.Machine{}, t.TempDir(), one, two); !errors.Is(err, ErrNoGit) {
 		t.Errorf("without a repository: %v", err)
 	}
 }
