@@ -233,6 +233,26 @@ func (p *Pass) warnOfRemotes() {
 	}
 }
 
+// warnOfGit tells, once, that a unit takes the repository itself: its index and
+// logs differ from checkout to checkout, and with each command of git.
+func (p *Pass) warnOfGit() {
+	for _, u := range p.Units {
+		for i, files := range p.inputs[u.ID].Files {
+			for _, f := range files {
+				if f.Path != ".git" && f.Path != ".git/HEAD" {
+					continue
+				}
+				p.Warnings = append(p.Warnings, diag.Finding{
+					Severity: diag.Warning, Pos: diag.Pos{File: u.Dockerfile, Line: u.Build.Inputs[i].Line},
+					Text: fmt.Sprintf("%s takes the folder .git: two checkouts of one commit have different keys, and share nothing", u.ID),
+					Hint: "echo .git >> .dockerignore, in the build context, unless it is needed in the image",
+				})
+				return
+			}
+		}
+	}
+}
+
 // warnOfPins tells which external images the lock does not pin.
 func (p *Pass) warnOfPins() {
 	for _, name := range slices.Sorted(slices.Values(p.unpinned())) {

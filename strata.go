@@ -144,6 +144,7 @@ func Prepare(ctx context.Context, c Config) (*Pass, error) {
 		return nil, err
 	}
 	p.warnOfRemotes()
+	p.warnOfGit()
 	p.warnOfPins()
 	if err := p.probe(ctx); err != nil {
 		p.endAhead()
