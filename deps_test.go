@@ -28,8 +28,8 @@ internal/diag        < internal/simulate internal/source internal/spec internal/
 internal/git         < internal/doctor internal/githistory internal/vcs internal/cli
 internal/hostfile    < internal/buildkit internal/generated internal/source internal/spec strata internal/cli
 internal/event       < internal/build internal/buildkit internal/record internal/view strata internal/cli
-internal/printable   < internal/buildkit internal/ci internal/dockerfile internal/image internal/key internal/record
-internal/printable   < internal/view internal/cli
+internal/printable   < internal/buildkit internal/ci internal/dockerfile internal/export internal/image internal/key
+internal/printable   < internal/record internal/simulate internal/view internal/cli
 internal/dockerfile  < internal/change internal/export internal/graph internal/image/corpus internal/initproject
 internal/dockerfile  < internal/key internal/simulate strata
 internal/spec        < internal/ci internal/export internal/graph internal/initproject internal/simulate internal/slot

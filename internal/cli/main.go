@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -42,9 +41,9 @@ func Main(version string) int {
 		m.cleanup.wait(m.Stderr, endGrace, cleanupGrace)
 		m.cleanup.forced()
 		if view.IsTerminal(m.Stderr) {
-			fmt.Fprint(m.Stderr, "\x1b[?25h\x1b[?7h\r\n") // what a live view has switched off: cursor, autowrap
+			_, _ = io.WriteString(m.Stderr, "\x1b[?25h\x1b[?7h\r\n") // what a live view has switched off: cursor, autowrap
 		}
-		fmt.Fprintf(m.Stderr, "strata: error: %v\n", i)
+		view.Fprintf(m.Stderr, "strata: error: %v\n", i)
 		os.Exit(i.ExitCode())
 	}()
 	code := Run(ctx, m, os.Args[1:])
@@ -121,7 +120,7 @@ func (c *cleanup) wait(say io.Writer, short, long time.Duration) {
 	if idle == nil {
 		return
 	}
-	fmt.Fprintf(say, "strata: ending what was started, %s at most; another signal ends it at once\n", long)
+	view.Fprintf(say, "strata: ending what was started, %s at most; another signal ends it at once\n", long)
 	select {
 	case <-idle:
 		time.Sleep(short) // for the rest

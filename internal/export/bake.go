@@ -7,9 +7,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/strata-build/strata/internal/generated"
 	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/printable"
 )
 
 // Bake writes a docker-bake file with a target for each of the units, which the
@@ -222,5 +224,19 @@ func list(values []string, indent string) string {
 // what is known only later.
 func hcl(s string) string {
 	s = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`, "\t", `\t`, "${", "$${", "%{", "%%{").Replace(s)
+	if utf8.ValidString(s) && !printable.Clean(s) {
+		var b strings.Builder
+		for _, r := range s {
+			switch {
+			case !printable.Hidden(r):
+				b.WriteRune(r)
+			case r > 0xffff:
+				fmt.Fprintf(&b, `\U%08x`, r)
+			default:
+				fmt.Fprintf(&b, `\u%04x`, r)
+			}
+		}
+		s = b.String()
+	}
 	return `"` + fill(s, func(name string) string { return "${" + name + "}" }) + `"`
 }

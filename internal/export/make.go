@@ -10,6 +10,7 @@ import (
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/generated"
 	"github.com/strata-build/strata/internal/graph"
+	"github.com/strata-build/strata/internal/printable"
 )
 
 // MakeTarget is a target of a Makefile: a layer of a variant, for all of its
@@ -80,6 +81,10 @@ func (in Input) Make(units []*graph.Unit) (File, error) {
 				for name, value := range values {
 					if strings.ContainsAny(value, "\r\n") {
 						return File{}, diag.Hint(fmt.Errorf("writing a Makefile: the value of %s, for %s, has a line break", name, u.ID),
+							"use strata export bake")
+					}
+					if !printable.Clean(strings.ReplaceAll(name+value, "\t", "")) { // make shows what it runs
+						return File{}, diag.Hint(fmt.Errorf("writing a Makefile: %q, for %s, has characters that control a terminal: %q", name, u.ID, value),
 							"use strata export bake")
 					}
 				}

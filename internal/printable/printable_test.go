@@ -61,7 +61,8 @@ func TestRedact(t *testing.T) {
 		"said ghp_0123456789abcdef0123 twice":                                   "said *** twice",
 		"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.s5R5":                         "***",
 		"tcp://user:s3cret@10.0.0.1:1234":                                       "tcp://***@10.0.0.1:1234",
-		"a=b@c":                                                                 "a=b@c",
+		"\"/p/https:/user:s3cret@h.invalid/x\" //user:s3cret@h.invalid/x":       "\"/p/https:/***@h.invalid/x\" //***@h.invalid/x",
+		"a=b@c": "a=b@c",
 	} {
 		if got := Redact(in); got != want {
 			t.Errorf("Redact(%q) is %q, not %q", in, got, want)

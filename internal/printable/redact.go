@@ -58,8 +58,8 @@ var (
 	// follows a colon and is no port, since they contain slashes.
 	userinfo = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)((?:[^/\s"'<>` + "`" + `]|\\["'])*|[^/\s"'<>@:]+:[^0-9/\s@][^\s@]*)@([^\s"'<>/@]*)`)
 	// bareUserinfo is the same where the scheme is left out, as for a proxy or a
-	// registry. The host has a dot or a port: name:tag@something is an image.
-	bareUserinfo = regexp.MustCompile(`(^|[\s"'=(,` + "`" + `])([A-Za-z0-9._~%+-]+):([^\s/@"'<>]+)@((?:[A-Za-z0-9-]+\.)+[A-Za-z0-9-]+|[A-Za-z0-9-]+:[0-9]+|localhost)`)
+	// registry, or what is left of a URL that was taken for a path. The host has a dot or a port: name:tag@something is an image.
+	bareUserinfo = regexp.MustCompile(`(^|[\s"'=(,` + "`" + `]|:/|//)([A-Za-z0-9._~%+-]+):([^\s/@"'<>]+)@((?:[A-Za-z0-9-]+\.)+[A-Za-z0-9-]+|[A-Za-z0-9-]+:[0-9]+|localhost)`)
 	// query is a parameter whose name says that it opens something.
 	query = regexp.MustCompile(`(?i)([?&]|%26|%3f|\\u0026)([a-z0-9_.\[\]%-]*(?:token|secret|passw|signature|credential|api[_-]?key|access[_-]?key)[a-z0-9_.\[\]%-]*|sig|jwt)=[^&\s"'<>#` + "`" + `]+`)
 	// mayBe is one whose name is as often that of something else.

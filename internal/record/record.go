@@ -182,7 +182,7 @@ func (r Record) Encode() ([]byte, error) {
 	if err := enc.Encode(r); err != nil {
 		return nil, fmt.Errorf("writing record %q: %w", r.ID, err)
 	}
-	return b.Bytes(), nil
+	return printable.JSON(b.Bytes()), nil
 }
 
 // maxText bounds a text in a record, in bytes.

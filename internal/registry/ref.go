@@ -48,8 +48,9 @@ func ParseRef(s string) (Ref, error) {
 func refError(s string, err error) error {
 	err = fmt.Errorf("reading the image name %q: %w", s, err)
 	name, _, _ := strings.Cut(s, "@")
-	if name != strings.ToLower(name) {
-		return diag.Hint(err, "repository names are in lower case: %s", strings.ToLower(name))
+	lower := strings.ToLower(name)
+	if _, e := reference.ParseNormalizedNamed(lower); e == nil && name != lower { // that alone was wrong
+		return diag.Hint(err, "repository names are in lower case: %s", lower)
 	}
 	return diag.Hint(err, "an image name is [HOST/]REPOSITORY[:TAG][@sha256:...], for example ghcr.io/user/app:1.0")
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"html"
 	"strings"
+
+	"github.com/strata-build/strata/internal/printable"
 )
 
 const pageStyle = `<style>
@@ -16,11 +18,15 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 </style>
 `
 
+// markup writes a text of others, such as the subject of a commit, so that HTML
+// and SVG show it and nothing of it acts on what reads the page's source.
+func markup(s string) string { return html.EscapeString(printable.Text(s)) }
+
 // Page gives one page with the picture, the tables and what the figures rest on.
 // It needs nothing but itself.
 func (r *Result) Page() []byte {
 	var b strings.Builder
-	esc := html.EscapeString
+	esc := markup
 	fmt.Fprintf(&b, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n<title>%s</title>\n%s</head><body>\n", esc(r.Headline()), pageStyle)
 	fmt.Fprintf(&b, "<h1>%s</h1>\n%s", esc(r.Headline()), r.SVG())
 	b.WriteString("<h2>Layers</h2>\n<table><tr><th>layer</th><th class=n>units</th><th class=n>reused</th><th class=n>appended</th><th class=n>rebased</th><th class=n>built</th><th class=n>reuse</th><th>goal</th><th class=n>refreshed</th><th>a build</th><th>adds</th></tr>\n")

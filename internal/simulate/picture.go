@@ -2,7 +2,6 @@ package simulate
 
 import (
 	"fmt"
-	"html"
 	"math"
 	"slices"
 	"strings"
@@ -100,7 +99,7 @@ func (r *Result) SVG() []byte {
 	width := p.left + gridWidth + rateWidth + pictureMargin
 	body := p.String()
 	return []byte(fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%.0f" viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">`+"\n",
-		width, bottom+pictureMargin, width, bottom+pictureMargin, html.EscapeString(r.Headline())) +
+		width, bottom+pictureMargin, width, bottom+pictureMargin, markup(r.Headline())) +
 		pictureStyle + `<rect class="ground" width="100%" height="100%"/>` + "\n" + body + "</svg>\n")
 }
 
@@ -144,7 +143,7 @@ func (r *Result) pictureRows() []pictureRow {
 }
 
 func (p *picture) text(x, y float64, class, s string) {
-	fmt.Fprintf(p, `<text x="%.1f" y="%.1f" class="%s">%s</text>`+"\n", x, y, class, html.EscapeString(s))
+	fmt.Fprintf(p, `<text x="%.1f" y="%.1f" class="%s">%s</text>`+"\n", x, y, class, markup(s))
 }
 
 func (p *picture) rect(x, y, w, h float64, class, title string) {
@@ -153,7 +152,7 @@ func (p *picture) rect(x, y, w, h float64, class, title string) {
 		p.WriteString("/>\n")
 		return
 	}
-	fmt.Fprintf(p, `><title>%s</title></rect>`+"\n", html.EscapeString(title))
+	fmt.Fprintf(p, `><title>%s</title></rect>`+"\n", markup(title))
 }
 
 // head writes the title and the legend.
