@@ -58,6 +58,14 @@ func (a *app) target(path string) (string, error) {
 	return access.TypedForWriting(a.fromHere(path))
 }
 
+// fromDir gives a path that counts from the folder of -C.
+func (a *app) fromDir(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(a.dir(), path)
+}
+
 func (a *app) fromHere(path string) string {
 	if filepath.IsAbs(path) {
 		return path

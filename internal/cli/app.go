@@ -424,9 +424,10 @@ func (a *app) engineFlags(cmd *cobra.Command) {
 func (a *app) argDir(args []string) []string {
 	var units []string
 	for _, arg := range args {
-		info, err := os.Stat(filepath.Join(a.dir(), arg))
+		dir := a.fromDir(arg)
+		info, err := os.Stat(dir)
 		if (arg == "." || strings.HasPrefix(arg, "./") || strings.HasPrefix(arg, "../") || filepath.IsAbs(arg)) && err == nil && info.IsDir() {
-			a.flags.dir = filepath.Join(a.dir(), arg)
+			a.flags.dir = dir
 			continue
 		}
 		units = append(units, arg)

@@ -23,7 +23,7 @@ could not guess.`,
 		Args: takes(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				a.flags.dir = filepath.Join(a.dir(), args[0])
+				a.flags.dir = a.fromDir(args[0])
 			}
 			return a.initProject(print, force)
 		},

@@ -150,7 +150,12 @@ func quoted(s string) string {
 }
 
 // Dir gives the project's folder, links resolved.
-func (a *Access) Dir() string { return a.dir }
+func (a *Access) Dir() string {
+	if a == nil {
+		return ""
+	}
+	return a.dir
+}
 
 // Root gives the top of the project's repository, or the project's folder where
 // there is none.

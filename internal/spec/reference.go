@@ -155,7 +155,7 @@ strata build --allow fs.read=../shared --allow fs.read=/run/secrets/token     # 
 
 ` + "`fs=PATH`" + ` allows writing as well, for a local cache; ` + "`*`" + ` is everything. What git keeps in ` + "`.git`" + ` is read as a build context alone.
 
-The repository is the git work tree around the project's folder, or that folder where there is none. Neither ` + "`/`" + `, nor ` + "`$HOME`" + ` or a
+The repository is the git work tree around the project's folder (a submodule is one of its own), or that folder where there is none. Neither ` + "`/`" + `, nor ` + "`$HOME`" + ` or a
 folder of ` + "`$GIT_CEILING_DIRECTORIES`" + `, nor a folder like ` + "`/tmp`" + ` (sticky) makes one of what lies below it. The folder of ` + "`-C`" + ` and the file of
 ` + "`-f`" + ` are yours to choose, and a file from elsewhere brings its own repository along; but a link in a repository leads nobody out of it, be it
 named on the command line, nor is anything written through one.
