@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 PREFIX  ?= /usr/local
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # The end-to-end tests mount, chroot and start containers.
-ROOTLY  := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,GOFLAGS,GOPROXY,GOMODCACHE,GOCACHE,STRATA_CACHE)
+ROOTLY  := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CRASH_KILLS,CRASH_FAULTS,PATH,HOME,GOFLAGS,GOPROXY,GOMODCACHE,GOCACHE,STRATA_CACHE)
 # Tools are run at a fixed version, outside of the module's own dependencies.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
@@ -49,6 +49,10 @@ test: build ## Every test, the end-to-end ones included (as root)
 .PHONY: race
 race: setup ## The tests that need no engine, under the race detector
 	CGO_ENABLED=1 go test -race -timeout 30m $(RACE)
+
+.PHONY: kills
+kills: build ## 500 kills, and 50 rounds with a registry that fails, with a table of outcomes
+	CRASH_KILLS=500 CRASH_FAULTS=50 $(ROOTLY) "$$(command -v go)" test -timeout 60m -tags embedrunc -count=1 -v ./test/crash
 
 .PHONY: lint
 lint: runc ## gofmt, go vet, staticcheck, shell syntax

@@ -136,16 +136,20 @@ func fetchInventory(ctx context.Context, c *registry.Client, repo registry.Ref, 
 }
 
 func decodeInventory(ctx context.Context, c *registry.Client, repo registry.Ref, d ocispec.Descriptor) *inventory.Inventory {
-	b, err := c.Blob(ctx, repo, d)
-	if err != nil {
-		return nil
-	}
-	defer b.Close()
-	inv, err := inventory.Decode(b)
+	inv, err := readInventoryBlob(ctx, c, repo, d)
 	if err != nil {
 		return nil
 	}
 	return inv
+}
+
+func readInventoryBlob(ctx context.Context, c *registry.Client, repo registry.Ref, d ocispec.Descriptor) (*inventory.Inventory, error) {
+	b, err := c.Blob(ctx, repo, d)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	return inventory.Decode(b)
 }
 
 // inventoryTag is the tag of the artifact that holds the inventory of an image
@@ -213,7 +217,7 @@ func listLayers(ctx context.Context, c *registry.Client, img *picture,
 	}
 	inv, trace, err := inventory.FromLayersTraced(ctx, base, read)
 	if err != nil {
-		return nil, nil, fmt.Errorf("listing the files of %s: %w", img.desc.Digest, err)
+		return nil, nil, fmt.Errorf("listing the files of %s: %w", img.ref.WithDigest(img.desc.Digest), err) // its registry may be at fault
 	}
 	return inv, trace, nil
 }

@@ -2,6 +2,8 @@ package strata
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/image"
 	"github.com/strata-build/strata/internal/inventory"
+	"github.com/strata-build/strata/internal/registry"
 	"github.com/strata-build/strata/internal/source"
 	"github.com/strata-build/strata/internal/times"
 )
@@ -48,29 +51,34 @@ func (t *tailTimes) on(inv *inventory.Inventory) {
 
 // lastTail gives the files of a unit's last tail; nil when they are not known. It
 // is fetched once in a pass. An image of which a blob is gone has had its times all
-// the same.
-func (p *Pass) lastTail(ctx context.Context, u *graph.Unit) *inventory.Inventory {
+// the same. A registry that fails to answer is an error: without these times a
+// file that changed could come out older than it was.
+func (p *Pass) lastTail(ctx context.Context, u *graph.Unit) (*inventory.Inventory, error) {
 	last := p.answers.lastImages[u.ID]
 	if last == nil {
-		return nil
+		return nil, nil
 	}
 	d, ok := attachment(last.manifest.Annotations, annotationTailFiles)
 	if !ok {
 		d, ok = attachment(last.manifest.Annotations, annotationFull) // an engine has built the whole
 	}
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	inv, err := p.known.inventory(d.Digest, true, func() (*inventory.Inventory, error) {
-		if inv := decodeInventory(ctx, p.Config.Client, last.ref, d); inv != nil {
-			return inv, nil
+		inv, err := readInventoryBlob(ctx, p.Config.Client, last.ref, d)
+		if errors.Is(err, registry.ErrCorrupt) { // on the way, perhaps
+			inv, err = readInventoryBlob(ctx, p.Config.Client, last.ref, d)
 		}
-		return nil, inventory.ErrDamaged
+		return inv, err
 	})
-	if err != nil {
-		return nil // as if there had been no image before
+	switch {
+	case err == nil:
+		return inv, nil
+	case errors.Is(err, registry.ErrNotFound), errors.Is(err, registry.ErrCorrupt), errors.Is(err, inventory.ErrDamaged):
+		return nil, nil // as if there had been no image before
 	}
-	return inv
+	return nil, fmt.Errorf("reading the times of the last image of %s: %w", u.ID, err)
 }
 
 // tailTimes gathers what the times of a unit's tail follow from, once in a pass.
@@ -94,7 +102,11 @@ func (p *Pass) tailTimes(ctx context.Context, u *graph.Unit) (*tailTimes, error)
 }
 
 func (p *Pass) gatherTailTimes(ctx context.Context, u *graph.Unit) (*tailTimes, error) {
-	t := &tailTimes{last: p.lastTail(ctx, u), contexts: map[string]contextTimes{}, now: time.Now().Unix(), made: times.Oldest}
+	last, err := p.lastTail(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	t := &tailTimes{last: last, contexts: map[string]contextTimes{}, now: time.Now().Unix(), made: times.Oldest}
 	if seconds, ok := p.sourceDateEpoch(u); ok {
 		t.latest = &seconds
 	}
@@ -127,7 +139,6 @@ func (p *Pass) gatherTailTimes(ctx context.Context, u *graph.Unit) (*tailTimes, 
 		}
 		t.contexts[name] = c
 	}
-	var err error
 	if slices.ContainsFunc(u.Build.Trunk.Tail, dockerfile.TailCommand.HasText) {
 		t.made, err = p.dockerfileTime(ctx, u)
 	}

@@ -286,6 +286,16 @@ func TestUploadsAreRepeated(t *testing.T) {
 			if _, err := r.Client.PushStream(ctx, r.Ref("f"), "x/y", source); !errors.Is(err, broken) {
 				t.Error(err)
 			}
+			// Where it is copied to, the registry on this machine above all, is not blamed.
+			for _, to := range []registry.Ref{r.Ref("g"), r.Inside("g")} {
+				d := ocispec.Descriptor{Digest: digest.FromString("never whole"), Size: n + 10}
+				err := r.Client.PushBlob(ctx, to, d, func() (io.ReadCloser, error) {
+					return io.NopCloser(io.MultiReader(io.LimitReader(&zeros{left: 1 << 40, each: func() {}}, n), errReader{broken})), nil
+				})
+				if !errors.Is(err, broken) {
+					t.Errorf("copying to %s: %v", to, err)
+				}
+			}
 		}
 	})
 }

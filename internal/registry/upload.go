@@ -39,14 +39,15 @@ func (c *Client) MountOrPush(ctx context.Context, from, to Ref, d ocispec.Descri
 		mount = from.Repo
 	}
 	start := func() (*upload, error) { return c.startUpload(ctx, to, mount, d.Digest) }
+	source := &noting{open: open}
 	return c.again(ctx, start, func(u *upload) error {
-		content, err := open()
+		content, err := source.Open()
 		if err != nil {
 			u.cancel(ctx)
 			return fmt.Errorf("opening %s for %q: %w", d.Digest, to.Repository(), err)
 		}
 		defer content.Close()
-		return u.finish(ctx, d.Digest, content, d.Size, open)
+		return source.cause(u.finish(ctx, d.Digest, content, d.Size, source.Open))
 	})
 }
 

@@ -77,7 +77,7 @@ func (w *world) finished(tags map[string]digest.Digest) {
 func TestKilledPromotionsAndRollbacks(t *testing.T) {
 	t.Parallel()
 	random := seed(t)
-	total, points := 0, 100
+	total, points := 0, share(100)
 	for total < points && !t.Failed() {
 		w := newWorld(t, random)
 		w.promotions(min(25, points-total))
@@ -124,6 +124,9 @@ func (w *world) promotions(kills int) {
 		tags = w.whole()
 		w.stillThere(live, userTags(tags), func(tag string) bool { return strings.Contains(tag, "dev") })
 		w.finished(tags)
+		if killed {
+			w.note(args[0] + " --push")
+		}
 		if err := stands(tags, release("dev"), release(held[len(held)-1])); err != nil {
 			w.t.Errorf("after strata %s: %v", strings.Join(args, " "), err)
 		}
@@ -151,7 +154,7 @@ func between(w *world, tags map[string]digest.Digest, was, is string) {
 func TestKilledPublishing(t *testing.T) {
 	t.Parallel()
 	random := seed(t)
-	total, points := 0, 50
+	total, points := 0, share(50)
 	for total < points && !t.Failed() {
 		w := newWorld(t, random)
 		w.publications(min(25, points-total))
@@ -162,6 +165,8 @@ func TestKilledPublishing(t *testing.T) {
 
 // publications kills builds, each of new content under a new version.
 func (w *world) publications(kills int) {
+	calm := newWorld(w.t, w.random) // where nobody is killed
+	calm.run("build", "--push", "--tag-version", "r0")
 	use := w.measure("build", "--push", "--tag-version", "r0")
 	live := userTags(w.whole())
 	for i := 1; w.kills < kills && !w.t.Failed(); i++ {
@@ -187,6 +192,12 @@ func (w *world) publications(kills int) {
 		if err := stands(tags, release("latest"), release(version)); err != nil {
 			w.t.Errorf("after publishing %s: %v", version, err)
 		}
+		if killed {
+			w.note("build --push")
+		}
+		calm.edit(version)
+		calm.run(args...)
+		w.sameAs(calm, release(version))
 	}
 	w.allWhole()
 }
@@ -194,7 +205,7 @@ func (w *world) publications(kills int) {
 func TestKilledPruning(t *testing.T) {
 	t.Parallel()
 	random := seed(t)
-	total, points := 0, 30
+	total, points := 0, share(30)
 	for total < points && !t.Failed() {
 		w := newWorld(t, random)
 		w.prunings(min(15, points-total))
@@ -233,6 +244,9 @@ func (w *world) prunings(kills int) {
 		}
 		tags := w.allWhole()
 		w.stillThere(live, userTags(tags), moves)
+		if killed {
+			w.note("prune --apply")
+		}
 		if len(userTags(tags)) != len(live) {
 			w.t.Errorf("there are %d tags, want the %d live ones: %v", len(userTags(tags)), len(live), userTags(tags))
 		}

@@ -1,8 +1,10 @@
 // Package crash kills the program at random points of what it does to a registry
-// (promote, rollback, publish, prune), runs it again, and looks whether any tag
-// points to something incomplete, whether anything live is gone, and whether the
-// work that was begun has been finished. The registry is a real one, behind
-// loopback; the program is a process of its own, ended by SIGKILL.
+// (promote, rollback, publish, prune), with an engine, and to this machine's own
+// store (import, pull, build, lock, update, store prune), runs it again, and looks
+// whether any tag points to something incomplete, whether anything live is gone, and
+// whether the work that was begun has been finished. The registry is a real one,
+// behind loopback; the program is a process of its own, ended by SIGKILL mostly, else
+// by SIGTERM or SIGINT. [TestMain] prints what was there each time.
 package crash
 
 import (
@@ -22,6 +24,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,7 +39,9 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "strata" { // the program under test
 		os.Exit(cli.Main("v0-crash"))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	outcomes.print(os.Stdout)
+	os.Exit(code)
 }
 
 // front stands before the registry, counts requests, and can end the program at
@@ -127,16 +132,22 @@ type world struct {
 	store   *registry.Embedded
 	client  *registry.Client
 	front   *front
+	host    string // of the registry
+	dir     string // that holds all of it
 	project string
+	repos   []string
 	env     []string
 	exe     string
 	kills   int
+	edits   int
+	yaml    string // of the project
+
+	before, after map[string]digest.Digest // tags around the last kill
+	signal        syscall.Signal           // of the last kill
 
 	sound map[string]digest.Digest // tags that were looked at
 	read  map[digest.Digest]bool   // blobs whose content was
 }
-
-var repos = []string{"team/demo", "team/tool"}
 
 func newWorld(t *testing.T, random *rand.Rand) *world {
 	t.Helper()
@@ -157,6 +168,7 @@ func newWorld(t *testing.T, random *rand.Rand) *world {
 		}
 	})
 	w := &world{
+		dir: dir, repos: []string{"team/demo", "team/tool"},
 		t: t, random: random, read: map[digest.Digest]bool{}, store: store, client: registry.New(registry.Options{Embedded: store}), front: f,
 		project: filepath.Join(dir, "p"), exe: filepath.Join(dir, "strata"),
 		env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "STRATA_HOME=" + filepath.Join(dir, "home"), "GIT_CEILING_DIRECTORIES=" + dir},
@@ -169,10 +181,12 @@ func newWorld(t *testing.T, random *rand.Rand) *world {
 		t.Fatal(err)
 	}
 	host := strings.TrimPrefix(server.URL, "http://")
+	w.host = host
+	w.yaml = "image: " + host + "/team/demo\nplatforms: [linux/amd64, linux/arm64]\nchannels: [dev, stable]\nlayers:\n" +
+		"  base: {dockerfile: base.Dockerfile}\n  app: {parent: base, dockerfile: app.Dockerfile}\n" +
+		"  tool: {parent: base, dockerfile: tool.Dockerfile, image: " + host + "/team/tool, only: linux/amd64}\n"
 	for name, text := range map[string]string{
-		"strata.yaml": "image: " + host + "/team/demo\nplatforms: [linux/amd64, linux/arm64]\nchannels: [dev, stable]\nlayers:\n" +
-			"  base: {dockerfile: base.Dockerfile}\n  app: {parent: base, dockerfile: app.Dockerfile}\n" +
-			"  tool: {parent: base, dockerfile: tool.Dockerfile, image: " + host + "/team/tool, only: linux/amd64}\n",
+		"strata.yaml":     w.yaml,
 		"base.Dockerfile": "FROM scratch\nCOPY base.txt /\n",
 		"app.Dockerfile":  "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nCOPY app.txt /\n",
 		"tool.Dockerfile": "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nCOPY tool.txt /\n",
@@ -195,10 +209,17 @@ func (w *world) write(name, text string) {
 	}
 }
 
-// edit changes every file of the project.
+// edit changes every file of the project, at a time that is the same in every
+// world.
 func (w *world) edit(text string) {
+	w.t.Helper()
+	w.edits++
+	at := time.Unix(1_790_000_000+int64(w.edits), 0)
 	for _, name := range []string{"base.txt", "app.txt", "tool.txt"} {
 		w.write(name, name+" "+text+"\n")
+		if err := os.Chtimes(filepath.Join(w.project, name), at, at); err != nil {
+			w.t.Fatal(err)
+		}
 	}
 }
 
@@ -248,17 +269,26 @@ func (w *world) kill(c cost, args ...string) bool {
 	w.t.Helper()
 	cmd, out := w.command(args...)
 	var once sync.Once
-	end := func() { once.Do(func() { _ = cmd.Process.Kill() }) }
+	w.signal = syscall.SIGKILL
+	end := func() { once.Do(func() { _ = cmd.Process.Signal(w.signal) }) }
 	p := &point{n: -1, kill: end, after: w.random.IntN(2) == 0}
 	var after time.Duration
-	switch w.random.IntN(4) {
-	case 0:
+	switch w.random.IntN(6) {
+	case 0: // what a terminal or a service manager sends is not the registry's end as well
+		w.signal = [...]syscall.Signal{syscall.SIGTERM, syscall.SIGTERM, syscall.SIGINT}[w.random.IntN(3)]
 		after = time.Duration(w.random.Int64N(int64(c.took)))
 	case 1:
-		p.n = 1 + w.random.IntN(c.requests)
+		after = time.Duration(w.random.Int64N(int64(c.took)))
+	case 2:
+		p.n = 1 + w.random.IntN(max(c.requests, 1))
 	default:
+		if c.writes == 0 { // it works on this machine alone
+			after = time.Duration(w.random.Int64N(int64(c.took)))
+			break
+		}
 		p.n, p.writes = 1+w.random.IntN(c.writes), true
 	}
+	w.before = w.tags()
 	w.front.watch(p)
 	defer w.front.watch(nil)
 	if err := cmd.Start(); err != nil {
@@ -268,13 +298,20 @@ func (w *world) kill(c cost, args ...string) bool {
 		timer := time.AfterFunc(after, end)
 		defer timer.Stop()
 	}
+	limit := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 	err := cmd.Wait()
+	if !limit.Stop() {
+		w.t.Fatalf("strata %s was still there a minute after it began, and had been sent %v\n%s", strings.Join(args, " "), w.signal, out)
+	}
 	w.front.rest(w.t)
+	w.after = w.tags()
 	if err == nil {
 		return false
 	}
-	if cmd.ProcessState.ExitCode() != -1 { // not ended by a signal
-		w.t.Fatalf("strata %s: %v\n%s", strings.Join(args, " "), err, out)
+	want := map[syscall.Signal]int{syscall.SIGKILL: -1, syscall.SIGTERM: 143, syscall.SIGINT: 130}[w.signal]
+	// Before it is told what to do about one, a signal ends a program as ever.
+	if code := cmd.ProcessState.ExitCode(); code != want && code != -1 {
+		w.t.Fatalf("strata %s, sent %v: exit code %d: %v\n%s", strings.Join(args, " "), w.signal, code, err, out)
 	}
 	w.kills++
 	return true
@@ -288,7 +325,7 @@ func (w *world) ref(repo string) registry.Ref {
 func (w *world) tags() map[string]digest.Digest {
 	w.t.Helper()
 	out := map[string]digest.Digest{}
-	for _, repo := range repos {
+	for _, repo := range w.repos {
 		tags, err := w.store.Tags(repo)
 		if err != nil {
 			w.t.Fatal(err)
