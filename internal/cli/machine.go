@@ -451,7 +451,13 @@ records and caches. What was pushed elsewhere stays. Nothing is removed without
 					return err
 				}
 			}
+			if err := registry.Remove(filepath.Join(a.home(), "registry")); err != nil {
+				return fmt.Errorf("resetting the store: %w", err)
+			}
 			for _, part := range parts {
+				if part == "registry" { // its lock stays
+					continue
+				}
 				if err := os.RemoveAll(filepath.Join(a.home(), part)); err != nil {
 					return fmt.Errorf("resetting the store: %w", err)
 				}

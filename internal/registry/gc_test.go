@@ -15,9 +15,44 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/registry"
 	"github.com/strata-build/strata/internal/registry/registrytest"
 )
+
+// A registry that somebody has open is not removed under them.
+func TestRemove(t *testing.T) {
+	dir := t.TempDir()
+	e, err := registry.OpenEmbedded(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := registry.New(registry.Options{Embedded: e, Credential: nobody})
+	ref := registry.Ref{Host: registry.EmbeddedHost, Repo: "app"}
+	if _, err := c.PushBytes(ctx, ref, "x/y", []byte("content")); err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.Remove(dir); !errors.Is(err, registry.ErrInUse) || diag.HintOf(err) == "" {
+		t.Errorf("while it is open: %v, hint %q", err, diag.HintOf(err))
+	}
+	if u, err := registry.UsageOf(dir); err != nil || u.Blobs != 1 {
+		t.Errorf("it holds %d blobs, %v", u.Blobs, err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := registry.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	}
+	if u, err := registry.UsageOf(dir); err != nil || u.Blobs != 0 || u.Repositories != 0 {
+		t.Errorf("there are %d blobs left, %v", u.Blobs, err)
+	}
+	if err := registry.Remove(filepath.Join(dir, "none")); err != nil {
+		t.Error(err)
+	}
+}
 
 func TestGC(t *testing.T) {
 	r := registrytest.New(t)
