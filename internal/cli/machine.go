@@ -356,12 +356,23 @@ func (a *app) showStore(asJSON bool) error {
 		total += n
 		t.Row(part, view.Bytes(n))
 	}
+	use, err := registry.UsageOf(filepath.Join(a.home(), "registry"))
+	if err != nil {
+		return fmt.Errorf("measuring the store: %w", err)
+	}
 	if asJSON {
-		return writeJSON(a.machine.Stdout, map[string]any{"home": a.home(), "bytes": total, "parts": sizes})
+		return writeJSON(a.machine.Stdout, map[string]any{"home": a.home(), "bytes": total, "parts": sizes, "unfinished": use.Unfinished})
 	}
 	t.Row("total", view.Bytes(total))
 	view.Fprintln(a.machine.Stdout, a.home())
-	return t.Write(a.machine.Stdout, a.palette(a.machine.Stdout), a.width(a.machine.Stdout))
+	if err := t.Write(a.machine.Stdout, a.palette(a.machine.Stdout), a.width(a.machine.Stdout)); err != nil {
+		return err
+	}
+	if use.Unfinished > 0 {
+		view.Fprintf(a.machine.Stdout, "%s of the registry are uploads that are under way or were cut; `strata store prune` removes the latter\n",
+			view.Bytes(use.Unfinished))
+	}
+	return nil
 }
 
 func (a *app) pruneCmd() *cobra.Command {
@@ -370,10 +381,12 @@ func (a *app) pruneCmd() *cobra.Command {
 	var records int
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove from the store what no tag leads to and what was not used", Args: takes(0, 0),
-		Long: `Prune frees disk space: in the registry on this machine what no tag leads to any more,
-in the embedded engine's store what was not used for a while, and of the records of
-runs (strata history) all but the newest. Images that have a tag stay, so a build
-after it rebuilds nothing that had been published.`,
+		Long: `Prune frees disk space: in the registry on this machine what no tag leads to any more
+and what a run that was killed, or had no room, has left half written; in the
+embedded engine's store what was not used for a while; and of the records of runs
+(strata history) all but the newest. Images that have a tag stay, so a build after
+it rebuilds nothing that had been published. It needs no room on the disk itself,
+and waits for other runs, which may be writing.`,
 		Example: "  strata store prune\n  strata store prune --unused 48h --keep-gb 10",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if size < 0 || keep < 0 || records < 1 {
@@ -391,21 +404,19 @@ after it rebuilds nothing that had been published.`,
 			if err != nil {
 				return err
 			}
-			got, err := e.GC(cmd.Context(), registry.GCOptions{Wait: 10 * time.Second, Hold: held})
+			before, err := diskUsage(a.home())
 			if err != nil {
-				return diag.Hint(err, "end other runs of strata and `strata registry serve` first")
+				return fmt.Errorf("measuring the store: %w", err)
 			}
-			freed := got.Freed
-			if !a.remote() && dirExists(filepath.Join(a.home(), "engine")) {
-				en, err := a.openEmbedded(cmd.Context(), func(s string, v ...any) { view.Fprintf(a.machine.Stderr, s+"\n", v...) })
-				if err != nil {
-					return err
-				}
-				n, err := en.Prune(cmd.Context(), buildkit.PruneOptions{KeepFor: keep, KeepBytes: size << 30})
-				if err != nil {
-					return err
-				}
-				freed += n
+			got, err := e.GC(cmd.Context(), registry.GCOptions{
+				Wait: 10 * time.Second, Hold: held, Idle: true,
+				Alone: func() error { return dropTemps(filepath.Join(a.home(), "cache")) },
+			})
+			if errors.Is(err, registry.ErrInUse) {
+				err = diag.Hint(err, "end other runs of strata and `strata registry serve` first")
+			}
+			if err != nil {
+				return err
 			}
 			s, err := a.records()
 			if err != nil {
@@ -415,17 +426,41 @@ after it rebuilds nothing that had been published.`,
 			if err != nil {
 				return err
 			}
-			view.Fprintf(a.machine.Stdout, "freed %s\n", view.Bytes(freed))
+			// The engine's databases may need room: it comes last, and what was
+			// freed is told even if it fails.
+			failed := a.pruneEngine(cmd.Context(), buildkit.PruneOptions{KeepFor: keep, KeepBytes: size << 30})
+			after, err := diskUsage(a.home())
+			if err != nil {
+				return errors.Join(failed, fmt.Errorf("measuring the store: %w", err))
+			}
+			view.Fprintf(a.machine.Stdout, "freed %s\n", view.Bytes(max(before-after, 0)))
+			if got.Uploads > 0 {
+				view.Fprintf(a.machine.Stdout, "%s removed\n", plural(got.Uploads, "unfinished upload"))
+			}
 			if gone > 0 {
 				view.Fprintf(a.machine.Stdout, "%s of runs removed\n", plural(gone, "old record"))
 			}
-			return nil
+			return failed
 		},
 	}
 	cmd.Flags().DurationVar(&keep, "unused", 14*24*time.Hour, "the engine keeps what was used within this `time`")
 	cmd.Flags().IntVar(&records, "keep-records", 1000, "this `number` of the newest records of runs stays")
 	cmd.Flags().Int64Var(&size, "keep-gb", 20, "the engine keeps at most this `number` of gibibytes")
 	return cmd
+}
+
+// pruneEngine prunes the embedded engine's store, where there is one; opening it
+// clears what a killed run has left.
+func (a *app) pruneEngine(ctx context.Context, o buildkit.PruneOptions) error {
+	if a.remote() || !dirExists(filepath.Join(a.home(), "engine")) {
+		return nil
+	}
+	e, err := a.openEmbedded(ctx, func(s string, v ...any) { view.Fprintf(a.machine.Stderr, s+"\n", v...) })
+	if err != nil {
+		return err
+	}
+	_, err = e.Prune(ctx, o)
+	return err
 }
 
 func (a *app) resetCmd() *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -34,6 +35,12 @@ type GCOptions struct {
 	MinAge time.Duration
 	// Wait is how long to wait for other processes; 0 gives up at once.
 	Wait time.Duration
+	// Idle says that this process is in the middle of no upload. Nobody is, then,
+	// while the folder is held alone: what a killed process had not finished goes
+	// at once. MinAge is for manifests and tags only.
+	Idle bool
+	// Alone is called while the folder is held alone; nil is nothing.
+	Alone func() error
 	// DryRun only counts.
 	DryRun bool
 }
@@ -65,7 +72,15 @@ func (e *Embedded) GC(ctx context.Context, o GCOptions) (GCResult, error) {
 		o.MinAge = time.Hour
 	}
 	s := &sweep{dir: e.dir, options: o, before: time.Now().Add(-o.MinAge), live: map[digest.Digest]bool{}, result: &r}
-	if err := s.run(ctx); err != nil {
+	s.underWay = s.before
+	if o.Idle {
+		s.underWay = time.Now().Add(aheadOfClock)
+	}
+	err = s.run(ctx)
+	if o.Alone != nil {
+		err = errors.Join(err, o.Alone())
+	}
+	if err != nil {
 		return r, fmt.Errorf("collecting garbage in %q: %w", e.dir, err)
 	}
 	return r, nil
@@ -98,13 +113,18 @@ func (e *Embedded) lockAlone(ctx context.Context, wait time.Duration) (unlock fu
 	return nil, err
 }
 
+// aheadOfClock is how far in the future a file's time may lie where no time
+// counts: a clock that was set back leaves such.
+const aheadOfClock = 100 * 365 * 24 * time.Hour
+
 // sweep is one collection.
 type sweep struct {
-	dir     string
-	options GCOptions
-	before  time.Time              // what is younger stays
-	live    map[digest.Digest]bool // blobs that some repository needs
-	result  *GCResult
+	dir      string
+	options  GCOptions
+	before   time.Time              // manifests and tags that are younger stay
+	underWay time.Time              // so do uploads and blobs that are younger than this
+	live     map[digest.Digest]bool // blobs that some repository needs
+	result   *GCResult
 }
 
 // repoState is what one repository holds and what of it is needed.
@@ -139,7 +159,10 @@ func (s *sweep) run(ctx context.Context) error {
 			}
 		}
 	}
-	return s.dropBlobs(ctx)
+	if err := s.dropBlobs(ctx); err != nil {
+		return err
+	}
+	return s.dropHalfWritten()
 }
 
 // mark finds out what the tags of a repository lead to. Lists of attachments
@@ -188,7 +211,7 @@ func (s *sweep) mark(name string) (*repoState, error) {
 		r.dropTags = append(r.dropTags, t)
 	}
 	for d, at := range r.layers {
-		if at.After(s.before) {
+		if at.After(s.underWay) {
 			r.needed[d] = true
 		}
 	}
@@ -308,7 +331,7 @@ func (s *sweep) dropUploads(r *repoState) error {
 				continue
 			}
 		}
-		if info.ModTime().After(s.before) {
+		if info.ModTime().After(s.underWay) {
 			continue
 		}
 		if !info.IsDir() {
@@ -355,7 +378,7 @@ func (s *sweep) dropBlobs(ctx context.Context) error {
 		hexDir := filepath.Dir(file)
 		algorithm := filepath.Base(filepath.Dir(filepath.Dir(hexDir)))
 		info, err := os.Stat(file)
-		if err != nil || s.live[digest.Digest(algorithm+":"+filepath.Base(hexDir))] || info.ModTime().After(s.before) {
+		if err != nil || s.live[digest.Digest(algorithm+":"+filepath.Base(hexDir))] || info.ModTime().After(s.underWay) {
 			continue
 		}
 		if err := s.remove(hexDir); err != nil {
@@ -365,4 +388,24 @@ func (s *sweep) dropBlobs(ctx context.Context) error {
 		s.result.Freed += info.Size()
 	}
 	return nil
+}
+
+// dropHalfWritten removes the files under which distribution writes what it
+// renames once it is whole: NAME.UUID.tmp.
+func (s *sweep) dropHalfWritten() error {
+	return filepath.WalkDir(filepath.Join(s.dir, "docker"), func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return gone(err)
+		}
+		if d.IsDir() || filepath.Ext(p) != ".tmp" {
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil || info.ModTime().After(s.underWay) {
+			return gone(err)
+		}
+		s.result.Freed += info.Size()
+		s.result.Uploads++
+		return s.remove(p)
+	})
 }

@@ -292,3 +292,61 @@ func TestGCClearsBrokenTags(t *testing.T) {
 		t.Errorf("left are %v, %v", left, err)
 	}
 }
+
+// Where this process uploads nothing and no other one has the folder open, what
+// was cut is garbage at once: halves of uploads, blobs without a manifest, files
+// that were not yet renamed. A fresh manifest stays for an hour.
+func TestGCClearsWhatWasCut(t *testing.T) {
+	dir := t.TempDir()
+	r := registrytest.With(t, registrytest.Options{Dir: dir})
+	untagged := r.PushImage(t, r.Inside("app:1"), registrytest.Image{Layers: []map[string]string{{"f": "untagged"}}})
+	r.PushImage(t, r.Inside("app:1"), registrytest.Image{Layers: []map[string]string{{"f": "tagged"}}})
+	if _, err := r.Client.PushBytes(ctx, r.Inside("app"), "x/y", []byte("a blob whose manifest never came")); err != nil {
+		t.Fatal(err)
+	}
+	for _, repo := range []string{"app", "only/begun"} {
+		resp, err := http.Post("http://"+r.Host+"/v2/"+repo+"/blobs/uploads/", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		at, err := resp.Location()
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPatch, at.String(), bytes.NewReader(make([]byte, 1<<20)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp, err = http.DefaultClient.Do(req); err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	half := filepath.Join(dir, "docker/registry/v2/repositories/app/_manifests/tags/1/current/link.0a1b.tmp")
+	if err := os.WriteFile(half, []byte("sha256:"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before, err := r.Embedded.Usage()
+	if err != nil || before.Unfinished < 2<<20 {
+		t.Errorf("unfinished are %d bytes, %v", before.Unfinished, err)
+	}
+	alone := false
+	got, err := r.Embedded.GC(ctx, registry.GCOptions{Idle: true, Alone: func() error { alone = true; return nil }})
+	if err != nil || got.Uploads != 3 || got.Blobs != 1 || got.Manifests != 0 || got.Freed < 2<<20 || !alone {
+		t.Errorf("collected %+v, %v", got, err)
+	}
+	after, err := r.Embedded.Usage()
+	if err != nil || after.Unfinished != 0 {
+		t.Errorf("unfinished are %d bytes afterwards, %v", after.Unfinished, err)
+	}
+	for _, ref := range []registry.Ref{r.Inside("app:1"), r.Inside("app").WithDigest(untagged.Digest)} {
+		if _, err := r.Client.CopyImage(ctx, ref, r.Inside("copy:1")); err != nil {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	repos, err := r.Embedded.Repositories()
+	if diff := cmp.Diff([]string{"app", "copy"}, repos); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+}

@@ -22,8 +22,9 @@ const (
 
 // Usage is what an embedded registry holds.
 type Usage struct {
-	Bytes        int64 `json:"bytes"` // on disk, unfinished uploads included
-	Blobs        int   `json:"blobs"` // manifests included
+	Bytes        int64 `json:"bytes"`      // on disk, unfinished uploads included
+	Unfinished   int64 `json:"unfinished"` // bytes of uploads that are under way, or were cut
+	Blobs        int   `json:"blobs"`      // manifests included
 	Repositories int   `json:"repositories"`
 	Tags         int   `json:"tags"`
 }
@@ -44,7 +45,10 @@ func UsageOf(dir string) (Usage, error) {
 			return gone(err)
 		}
 		u.Bytes += info.Size()
-		if d.Name() == "data" && strings.Contains(p, "/blobs/") {
+		switch {
+		case strings.Contains(p, "/_uploads/") || filepath.Ext(p) == ".tmp":
+			u.Unfinished += info.Size()
+		case d.Name() == "data" && strings.Contains(p, "/blobs/"):
 			u.Blobs++
 		}
 		return nil
