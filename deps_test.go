@@ -24,7 +24,7 @@ const module = "github.com/strata-build/strata"
 const importGraph = `
 internal/diag        < internal/buildkit internal/ci internal/doctor internal/dockerfile internal/export internal/generated
 internal/diag        < internal/git internal/githistory internal/graph internal/hostfile internal/initproject internal/registry
-internal/diag        < internal/simulate internal/source internal/spec internal/vcs internal/watch strata internal/cli
+internal/diag        < internal/serve internal/simulate internal/source internal/spec internal/vcs internal/watch strata internal/cli
 internal/git         < internal/doctor internal/githistory internal/vcs internal/cli
 internal/hostfile    < internal/buildkit internal/generated internal/source internal/spec strata internal/cli
 internal/event       < internal/build internal/buildkit internal/record internal/view strata internal/cli
@@ -52,6 +52,7 @@ internal/origin      < internal/image/corpus strata
 internal/plan        < internal/ci internal/simulate strata internal/cli
 internal/build       < internal/buildkit strata internal/cli
 internal/wire        < internal/buildkit internal/registry internal/cli
+internal/serve       < internal/registry internal/cli
 internal/registry    < internal/registry/registrytest strata internal/cli
 internal/generated   < internal/ci internal/export internal/cli
 internal/export      < internal/ci strata internal/cli

@@ -24,6 +24,7 @@ import (
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/record"
 	"github.com/strata-build/strata/internal/registry"
+	"github.com/strata-build/strata/internal/serve"
 	"github.com/strata-build/strata/internal/source"
 	"github.com/strata-build/strata/internal/spec"
 	"github.com/strata-build/strata/internal/vcs"
@@ -47,7 +48,7 @@ type app struct {
 	}
 	limits   wire.Limits // of registries' silence
 	embedded *registry.Embedded
-	listener *registry.Listener
+	listener *serve.Server
 	stat     *source.StatCache
 	closers  []func() error
 

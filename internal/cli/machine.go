@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -165,35 +164,6 @@ name, and external images are looked up there first.`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.serveCmd(), a.importCmd(), a.listCmd(), a.removeCmd())
-	return cmd
-}
-
-func (a *app) serveCmd() *cobra.Command {
-	var addr string
-	cmd := &cobra.Command{
-		Use: "serve", Short: "Serve the registry over HTTP until interrupted", Args: takes(0, 0),
-		Long: `Serve lets other programs, such as docker, pull from and push to the registry on this
-machine. It asks nobody for a password, so it listens on this machine alone unless
-told otherwise. Builds may run meanwhile; only store prune has to wait.`,
-		Example: "  strata registry serve\n  strata registry serve --addr 127.0.0.1:5000",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			e, err := a.openRegistry()
-			if err != nil {
-				return err
-			}
-			l, err := e.Listen(addr)
-			if errors.Is(err, syscall.EADDRINUSE) {
-				return diag.Hint(err, "another program listens there; --addr 127.0.0.1:0 takes a free port")
-			} else if err != nil {
-				return diag.Hint(err, "--addr takes an address of this machine and a port: --addr 127.0.0.1:5000")
-			}
-			defer l.Close()
-			view.Fprintf(a.machine.Stdout, "serving %s at %s\n", e.Dir(), l.URL())
-			<-cmd.Context().Done()
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&addr, "addr", "127.0.0.1:5000", "`address` to listen on; anyone who reaches it may read and write")
 	return cmd
 }
 

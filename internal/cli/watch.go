@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,7 +17,6 @@ import (
 	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/lock"
 	"github.com/strata-build/strata/internal/registry"
-	"github.com/strata-build/strata/internal/view"
 	"github.com/strata-build/strata/internal/watch"
 )
 
@@ -29,6 +25,7 @@ type watchFlags struct {
 	policies                         []string
 	command, webhook, secretEnv      string
 	listen, name                     string
+	door                             doorFlags // who may come in at listen
 	once, dryRun, json, push, update bool
 }
 
@@ -90,6 +87,7 @@ func (a *app) watchCmd() *cobra.Command {
 	fl.BoolVar(&f.update, "update-lock", false, "rebuild when an external image moves, and write strata.lock")
 	fl.BoolVar(&f.push, "push", false, "rebuild into the registry that the image names instead of the one on this machine")
 	fl.StringVar(&f.listen, "listen", "", "serve /healthz and /metrics on this `address`, such as 127.0.0.1:9180")
+	f.door.add(fl, "listen-")
 	fl.BoolVar(&f.once, "once", false, "look and act once, and end")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "show what would be done and when, and stop; no registry is asked")
 	fl.BoolVar(&f.json, "json", false, "write JSON, a line an event")
@@ -136,6 +134,8 @@ func (a *app) checkWatch(f *watchFlags) error {
 		return usage("--update-lock and --push are about --policy rebuild")
 	case f.once && f.listen != "":
 		return usage("--listen is of no use with --once")
+	case f.listen == "" && f.door.given():
+		return usage("--listen-host, --listen-htpasswd, --listen-tls-cert and --listen-tls-key are about --listen")
 	case f.webhook == "":
 		return nil
 	case !strings.HasPrefix(f.webhook, "https://") && !strings.HasPrefix(f.webhook, "http://"):
@@ -189,36 +189,11 @@ func (a *app) watch(ctx context.Context, f watchFlags) error {
 	if f.once {
 		return errors.Join(s.Once(ctx), s.Close())
 	}
-	stop, err := a.serveWatch(s, f.listen)
+	stop, err := a.serveWatch(s, f)
 	if err == nil {
 		err = s.Run(ctx)
 	}
 	return errors.Join(err, stop(), s.Close())
-}
-
-// serveWatch serves /healthz and /metrics until stop is called.
-func (a *app) serveWatch(s *watch.Service, addr string) (stop func() error, err error) {
-	if addr == "" {
-		return func() error { return nil }, nil
-	}
-	l, err := net.Listen("tcp", addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		err = diag.Hint(err, "another program listens there; --listen 127.0.0.1:0 takes a free port")
-	}
-	if err != nil {
-		return func() error { return nil }, err
-	}
-	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second}
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(l) }()
-	view.Fprintf(a.machine.Stderr, "serving http://%s/healthz and http://%s/metrics\n", l.Addr(), l.Addr())
-	return func() error {
-		err := server.Close()
-		if e := <-done; !errors.Is(e, http.ErrServerClosed) {
-			err = errors.Join(err, e)
-		}
-		return err
-	}, nil
 }
 
 // fresh is another invocation with the same flags. Each look and each build of a

@@ -143,6 +143,14 @@ func TestWatchService(t *testing.T) {
 		"strata: error: demo is being watched already, by process "+strconv.Itoa(cmd.Process.Pid)+" in "+s.dir) {
 		t.Errorf("a second one: %v\n%s", err, out)
 	}
+	for _, path := range []string{"/healthz", "/metrics"} {
+		if status, _ := ask(t, http.DefaultClient, "GET", addr+path, "evil.example.com"); status != 421 {
+			t.Errorf("under another name %s is %d", path, status)
+		}
+		if status, _ := ask(t, http.DefaultClient, "TRACE", addr+path, ""); status != 405 {
+			t.Errorf("TRACE of %s is %d", path, status)
+		}
+	}
 	s.until("healthz is ok", func() bool { return health(t, addr, 200).Status == "ok" })
 	s.push("two")
 	if e := <-events; e.Type != watch.ImageMoved || e.Image != s.hub.Host+"/base:1" || e.Old == e.New || len(e.Units) != 1 {

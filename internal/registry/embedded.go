@@ -3,10 +3,11 @@ package registry
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/strata-build/strata/internal/diag"
+	"github.com/strata-build/strata/internal/serve"
 )
 
 // Embedded is a registry over a folder. Any number of processes may have it
@@ -46,7 +48,7 @@ func OpenEmbedded(dir string) (*Embedded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the embedded registry: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("opening the embedded registry: %w", err)
 	}
 	e := &Embedded{dir: dir, lock: flock.New(filepath.Join(dir, "lock"))}
@@ -119,43 +121,56 @@ func (e *Embedded) lockTags(ctx context.Context) (unlock func(), err error) {
 	return func() { file.Close(); e.tags.Unlock() }, nil
 }
 
-// Listener is the embedded registry on a TCP port.
-type Listener struct {
-	addr   net.Addr
-	server *http.Server
-	done   chan error
+// Access says who may use the registry on a port, and for what.
+type Access struct {
+	Names    []string     // of this machine, besides localhost and the address asked
+	ReadOnly bool         // nothing is written or deleted
+	Users    *serve.Users // who must know a password; nil asks nobody
+	TLS      *tls.Config  // HTTPS in place of HTTP
 }
 
 // Listen serves the registry over http on addr ("127.0.0.1:0" for any free
-// port of this machine) until the listener is closed.
-func (e *Embedded) Listen(addr string) (*Listener, error) {
-	l, err := net.Listen("tcp", addr)
+// port of this machine) until the server is closed, to whoever reaches it there
+// by a name of this machine.
+func (e *Embedded) Listen(addr string) (*serve.Server, error) { return e.ListenFor(addr, Access{}) }
+
+// ListenFor is Listen for those that a says.
+func (e *Embedded) ListenFor(addr string, a Access) (*serve.Server, error) {
+	methods := []string{http.MethodGet, http.MethodHead}
+	if !a.ReadOnly {
+		methods = append(methods, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete)
+	}
+	s, err := serve.Listen(addr, e, serve.Options{
+		Names: a.Names, Methods: methods, Users: a.Users, TLS: a.TLS, Refuse: refuse(a.ReadOnly),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("serving the embedded registry on %q: %w", addr, err)
 	}
-	s := &Listener{addr: l.Addr(), done: make(chan error, 1), server: &http.Server{
-		Handler: e, ReadHeaderTimeout: 30 * time.Second, ErrorLog: silentLog,
-	}}
-	go func() { s.done <- s.server.Serve(l) }()
 	return s, nil
 }
 
-// URL gives the root URL, without a slash at its end.
-func (l *Listener) URL() string { return "http://" + l.addr.String() }
-
-// Host gives host and port, as they stand in image names.
-func (l *Listener) Host() string { return l.addr.String() }
-
-// Close stops serving. Requests under way get five seconds to end.
-func (l *Listener) Close() error {
-	ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
-	defer stop()
-	err := l.server.Shutdown(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = l.server.Close()
+// refuse answers as the distribution specification has errors.
+func refuse(readOnly bool) func(http.ResponseWriter, int, string) {
+	return func(w http.ResponseWriter, status int, why string) {
+		code := "DENIED"
+		switch status {
+		case http.StatusUnauthorized:
+			code = "UNAUTHORIZED"
+		case http.StatusMethodNotAllowed:
+			code = "UNSUPPORTED"
+			if readOnly {
+				why = "this registry can only be read"
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+		w.WriteHeader(status)
+		type one struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		}
+		_ = json.NewEncoder(w).Encode(map[string][]one{"errors": {{code, why}}}) // a client that went away
 	}
-	<-l.done
-	return err
 }
 
 // hushGlobal keeps what distribution writes straight to logrus' global logger off the

@@ -4,13 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log"
 	"net/http"
 	"strconv"
 	"sync"
 )
-
-var silentLog = log.New(io.Discard, "", 0)
 
 // RoundTripper gives a transport that calls the registry in this process,
 // without a socket. Bodies stream in both directions.
