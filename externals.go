@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -188,7 +190,7 @@ func resolveExternal(ctx context.Context, c Config, e external, known func() map
 		return resolved{}, diag.Hint(a.Err, "what %s pins is not there any more; `strata update %s` moves to what is", lock.Name, e.image)
 	}
 	if a.Err != nil {
-		return resolved{}, missingBase(e.image, a.Err)
+		return resolved{}, missingBase(ctx, c, e.image, ref, a.Err)
 	}
 	r := resolved{ref: ref, source: a.Source.Repository(), index: a.Desc.Digest, digest: a.Desc.Digest}
 	if registry.IsIndex(a.Desc.MediaType) {
@@ -209,14 +211,32 @@ func resolveExternal(ctx context.Context, c Config, e external, known func() map
 	return r, nil
 }
 
-// missingBase says what helps when nobody answers for a base image, beside what
-// helps with a registry: to keep the image here.
-func missingBase(image string, err error) error {
+// missingBase says what helps when nobody has a base image or answers for it,
+// beside what helps with a registry: to keep the image here. What was built here
+// under its name is another thing, and has another name in a FROM.
+func missingBase(ctx context.Context, c Config, image string, ref registry.Ref, err error) error {
+	local := ref.Local()
+	if local.Digest == "" && local != ref && c.Client.Direct().Lookup(ctx, local).State == registry.Hit {
+		return diag.Hint(err, "an image of that name was built or put on this machine, which is not taken for it: push it (strata build --push), "+
+			"keep a base here with `strata registry import ROOTFS.tar --as %s`, or say that you mean it: FROM %s", image, local)
+	}
 	var e *registry.Error
 	if errors.As(err, &e) && e.Kind == registry.Unreachable && !errors.Is(err, registry.ErrOffline) {
 		return diag.Hint(err, "is the registry running, and the name right? the image can also be kept on this machine: strata registry import ROOTFS.tar --as %s", image)
 	}
 	return err
+}
+
+// Imported gives the external images that are taken from this machine, where
+// they were imported, as the Dockerfiles write them.
+func (p *Pass) Imported() []string {
+	names := map[string]bool{}
+	for e, x := range p.externals {
+		if x.source.IsMirror() {
+			names[e.image] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 // readBaseConfig reads what an image's config contributes. The answer belongs

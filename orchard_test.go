@@ -96,7 +96,7 @@ func (o *orchard) publish(t *testing.T, version string) map[string]digest.Digest
 func (o *orchard) repo() registry.Ref {
 	repo := o.reg.Ref("app")
 	if !o.push {
-		return repo.Mirrored()
+		return repo.Local()
 	}
 	return repo
 }

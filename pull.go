@@ -89,7 +89,7 @@ func (p *Pass) pull(ctx context.Context, u *graph.Unit) (Pulled, error) {
 			got.Found, got.Here = true, true
 		}
 		got.Size, _ = img.size()
-		at := p.Config.Client.Direct().Lookup(ctx, p.repos[u.ID].Mirrored().WithTag(there.recipe.ID().Tag()))
+		at := p.Config.Client.Direct().Lookup(ctx, p.repos[u.ID].Local().WithTag(there.recipe.ID().Tag()))
 		switch {
 		case at.State == registry.Hit:
 			continue
@@ -108,7 +108,7 @@ func (p *Pass) pull(ctx context.Context, u *graph.Unit) (Pulled, error) {
 // key, so that who finds the image finds the rest.
 func (p *Pass) copyHere(ctx context.Context, u *graph.Unit, img *picture, recipe key.Recipe) error {
 	from, c := p.repos[u.ID], p.Config.Client.Direct()
-	to := from.Mirrored()
+	to := from.Local()
 	tag := artifactTag(recipe.ID())
 	if _, err := c.CopyImage(ctx, from.WithTag(tag), to.WithTag(tag)); err != nil && !errors.Is(err, registry.ErrNotFound) {
 		return err

@@ -264,21 +264,24 @@ func (p *Pass) decide() error {
 }
 
 // repository says where the results of a run are kept: with push in the
-// image's own registry, else in the embedded one.
+// image's own registry, else in the embedded one. That is never among the mirrors,
+// where a FROM of any project on this machine finds its bases.
 func repository(image string, push bool) (registry.Ref, error) {
+	name := image
 	if !hasHost(image) {
 		if push {
 			return registry.Ref{}, diag.Hint(fmt.Errorf("the image %q names no registry", image),
 				"write it with a host, for example image: ghcr.io/user/%s", image)
 		}
-		return registry.Ref{Host: registry.EmbeddedHost, Repo: image}, nil
+		name = registry.EmbeddedHost + "/" + image
 	}
-	ref, err := registry.ParseRef(image)
+	ref, err := registry.ParseRef(name)
 	if err != nil {
 		return ref, err
 	}
-	if push {
-		return ref.Repository(), nil
+	ref = ref.Repository()
+	if !push {
+		ref = ref.Local()
 	}
-	return ref.Repository().Mirrored(), nil
+	return ref, registry.CheckName(image, ref.Local())
 }

@@ -92,9 +92,9 @@ func TestNamedContextsAndPins(t *testing.T) {
 	h := newHub(t)
 	old := h.pushBase(t, "base", "latest", file{"which", 0o644, []byte("old")})
 	h.pushBase(t, "base", "latest", file{"which", 0o644, []byte("new")})
-	h.pushBase(t, "docker.io/library/tool", "1", file{"which", 0o644, []byte("pinned")})
-	pinned := digestOf(t, h, "docker.io/library/tool", "1")
-	h.pushBase(t, "docker.io/library/tool", "1", file{"which", 0o644, []byte("moved")})
+	h.pushBase(t, MirrorFolder+"/docker.io/library/tool", "1", file{"which", 0o644, []byte("pinned")})
+	pinned := digestOf(t, h, MirrorFolder+"/docker.io/library/tool", "1")
+	h.pushBase(t, MirrorFolder+"/docker.io/library/tool", "1", file{"which", 0o644, []byte("moved")})
 	e := open(t, t.TempDir(), h)
 
 	j := job(t, "ARG BASE_IMAGE\nFROM ${BASE_IMAGE} AS a\nFROM parent\n"+
@@ -311,13 +311,13 @@ func TestErrorsOfOtherSteps(t *testing.T) {
 // over without an upload.
 func TestPulledBlobsAreMountedNotUploaded(t *testing.T) {
 	h := newHub(t)
-	h.pushBase(t, "docker.io/library/big", "1")
+	h.pushBase(t, MirrorFolder+"/docker.io/library/big", "1")
 	e := open(t, t.TempDir(), h)
 	h.forget()
 	j := job(t, "FROM big:1\nRUN echo made > /made\n", nil)
 	r, _ := mustBuild(t, e, j)
 	base := manifest(t, r.Body).Layers[0].Digest.String()
-	if got := h.seen("POST /v2/out/app/blobs/uploads/?", "mount="+base, "from=docker.io/library/big", "201"); len(got) != 1 {
+	if got := h.seen("POST /v2/out/app/blobs/uploads/?", "mount="+base, "from="+MirrorFolder+"/docker.io/library/big", "201"); len(got) != 1 {
 		t.Errorf("the parent's blob was not mounted:\n%s", strings.Join(h.seen("/out/app/"), "\n"))
 	}
 }
@@ -445,9 +445,9 @@ func TestZstdIsForNewBlobsOnly(t *testing.T) {
 // A pin may name one platform, as the lock does.
 func TestPinOfOnePlatform(t *testing.T) {
 	h := newHub(t)
-	h.pushBase(t, "docker.io/library/tool", "1", file{"which", 0o644, []byte("pinned")})
-	pinned := digestOf(t, h, "docker.io/library/tool", "1")
-	h.pushBase(t, "docker.io/library/tool", "1", file{"which", 0o644, []byte("moved")})
+	h.pushBase(t, MirrorFolder+"/docker.io/library/tool", "1", file{"which", 0o644, []byte("pinned")})
+	pinned := digestOf(t, h, MirrorFolder+"/docker.io/library/tool", "1")
+	h.pushBase(t, MirrorFolder+"/docker.io/library/tool", "1", file{"which", 0o644, []byte("moved")})
 	e := open(t, t.TempDir(), h)
 	for platform, want := range map[string]string{"linux/" + runtime.GOARCH: "pinned", "linux/" + foreign(): "moved"} {
 		j := job(t, "FROM scratch\nCOPY --from=tool:1 /which /\n", nil)

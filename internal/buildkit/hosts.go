@@ -20,8 +20,9 @@ const (
 )
 
 // hosts tells the engine where the repositories of a host are: the embedded
-// registry for its own name, for others the embedded registry first (content of
-// HOST/REPO is kept there as repository HOST/REPO) and then the host itself.
+// registry for its own name, for others the embedded registry's mirror first
+// (what was imported for HOST/REPO is kept there as repository
+// MirrorFolder/HOST/REPO) and then the host itself.
 type hosts struct {
 	registry  func() (string, error)
 	noMirror  bool
@@ -43,7 +44,7 @@ func (h *hosts) lookup(host string) ([]docker.RegistryHost, error) {
 	}
 	var out []docker.RegistryHost
 	if h.mirrored(host) {
-		own, err := h.own("/v2/"+host, pull)
+		own, err := h.own("/v2/"+MirrorFolder+"/"+host, pull)
 		if err != nil {
 			return nil, err
 		}

@@ -20,6 +20,10 @@ const RegistryHost = "strata.internal"
 // identity token with an empty name, or a token that the registry takes as it is.
 type Credential func(ctx context.Context, host string) (username, secret, token string, err error)
 
+// MirrorFolder is the first part of the embedded registry's repositories that
+// hold images of other hosts.
+const MirrorFolder = "strata.mirror"
+
 // Options says how to run the embedded engine. Only Root must be set.
 type Options struct {
 	// Root is the folder of the engine's state; it is made when missing.
@@ -31,8 +35,8 @@ type Options struct {
 	// embedded registry listens. It is called when the engine first needs it;
 	// nil means that there is none.
 	Registry func() (string, error)
-	// NoMirror stops the engine from asking the embedded registry first for
-	// images of other hosts.
+	// NoMirror stops the engine from asking the embedded registry's mirrors first
+	// for images of other hosts.
 	NoMirror bool
 	// MaxParallelism bounds the RUN steps that go on at once; 0 is no bound.
 	MaxParallelism int

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	strata "github.com/strata-build/strata"
+	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/printable"
 	"github.com/strata-build/strata/internal/registry"
@@ -293,14 +294,14 @@ func (a *app) imageRef(ctx context.Context, word string) (registry.Ref, error) {
 	return a.parseImage(ctx, c, word)
 }
 
-// parseImage reads an image's name. One without a host is first looked for
-// among the images of this machine that have none, which are shown without.
+// parseImage reads an image's name. It is first looked for among what was built
+// on this machine, where one without a host is shown without.
 func (a *app) parseImage(ctx context.Context, c *registry.Client, word string) (registry.Ref, error) {
 	ref, err := registry.ParseRef(word)
-	if err != nil || ref.FamiliarString() != word {
+	if err != nil {
 		return ref, err
 	}
-	own, err := registry.ParseRef(registry.EmbeddedHost + "/" + word)
+	own, err := builtHere(ref, word)
 	if err != nil {
 		return ref, nil
 	}
@@ -308,4 +309,40 @@ func (a *app) parseImage(ctx context.Context, c *registry.Client, word string) (
 		return ref, nil
 	}
 	return own, nil
+}
+
+// builtHere gives the place where this machine keeps what was built under a name.
+func builtHere(ref registry.Ref, word string) (registry.Ref, error) {
+	if withHost(word) {
+		return ref.Local(), nil
+	}
+	return registry.ParseRef(registry.EmbeddedHost + "/" + word)
+}
+
+// withHost says whether an image name names a registry, by Docker's rule.
+func withHost(name string) bool {
+	host, _, ok := strings.Cut(name, "/")
+	return ok && (strings.ContainsAny(host, ".:") || host == "localhost")
+}
+
+// parseParent reads the name of an image that something is to stand on. Like a
+// FROM it means the registry's, or what was imported here for it, and never what
+// was built here under a registry's name. A name without a host may be that of an
+// image of this machine alone; then that is told.
+func (a *app) parseParent(ctx context.Context, c *registry.Client, word string) (registry.Ref, error) {
+	ref, err := registry.ParseRef(word)
+	if err != nil || withHost(word) {
+		return ref, err
+	}
+	if _, err := c.Resolve(ctx, ref.Mirror()); err == nil {
+		return ref, nil
+	}
+	own, err := a.parseImage(ctx, c, word)
+	if err == nil && own != ref {
+		a.warn(diag.Finding{
+			Text: fmt.Sprintf("%s is taken from this machine, where it was built", word),
+			Hint: fmt.Sprintf("%s means the one of %s", ref, ref.Host),
+		})
+	}
+	return own, err
 }

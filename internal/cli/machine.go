@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -174,7 +175,8 @@ func (a *app) importCmd() *cobra.Command {
 		Use:   "import ROOTFS.tar",
 		Short: "Make an image of a root file system",
 		Long: `Import makes an image of one layer from a root file system in a tar archive (plain,
-gzip or zstd; - is standard input) and keeps it in the registry on this machine.
+gzip or zstd; - is standard input) and keeps it in the registry on this machine, where
+every FROM finds it before the registry that the name means. Nothing else is found there.
 Files keep their times, in whole seconds; the newest is the image's. Other platforms
 under the same name stay.`,
 		Example: `  mmdebstrap --variant=minbase bookworm rootfs.tar
@@ -224,18 +226,23 @@ func (a *app) listCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ls [REPOSITORY]", Short: "List repositories and tags", Args: takes(0, 1),
 		Long: `Ls lists what the registry on this machine holds, under the names that it keeps it
-under: docker.io/library/debian for an image that a FROM calls debian.`,
-		Example: "  strata registry ls\n  strata registry ls docker.io/library/debian",
+under: ghcr.io/user/app for what was built under that name without --push, and
+strata.mirror/docker.io/library/debian for an image that was imported as debian,
+which a FROM of any project finds.`,
+		Example: "  strata registry ls\n  strata registry ls ghcr.io/user/app",
 		RunE: func(_ *cobra.Command, args []string) error {
 			e, err := a.openRegistry()
 			if err != nil {
 				return err
 			}
-			repos := args
-			if len(args) == 0 {
-				if repos, err = e.Repositories(); err != nil {
-					return err
-				}
+			repos, err := e.Repositories()
+			if err != nil {
+				return err
+			}
+			if len(args) > 0 {
+				repos = slices.DeleteFunc(repos, func(repo string) bool {
+					return repo != args[0] && repo != registry.MirrorFolder+"/"+args[0]
+				})
 			}
 			t := view.Table{Columns: []view.Column{{Title: "REPOSITORY"}, {Title: "TAG"}, {Title: "DIGEST"}, {Title: "UPDATED"}}}
 			rows := []map[string]string{}
@@ -279,11 +286,11 @@ strata store prune.`,
 				return err
 			}
 			for _, arg := range args {
-				ref, err := a.parseImage(cmd.Context(), c, arg)
+				ref, err := a.here(cmd.Context(), c, arg)
 				if err != nil {
 					return err
 				}
-				if err := c.Delete(cmd.Context(), ref.Mirrored()); errors.Is(err, registry.ErrNotFound) {
+				if err := c.Delete(cmd.Context(), ref); errors.Is(err, registry.ErrNotFound) {
 					return diag.Hint(err, "`strata registry ls` lists what is there")
 				} else if err != nil {
 					return err
@@ -292,6 +299,28 @@ strata store prune.`,
 			return nil
 		},
 	}
+}
+
+// here finds the image of this machine that a name means: one that was built, or
+// one that was imported.
+func (a *app) here(ctx context.Context, c *registry.Client, word string) (registry.Ref, error) {
+	named, err := registry.ParseRef(word)
+	if err != nil || named.Host == registry.EmbeddedHost {
+		return named, err
+	}
+	ref, err := a.parseImage(ctx, c, word)
+	if err != nil {
+		return ref, err
+	}
+	_, imported := c.Resolve(ctx, named.Mirror())
+	switch {
+	case imported != nil:
+		return ref.Local(), nil
+	case ref.Host == registry.EmbeddedHost:
+		return ref, diag.Hint(fmt.Errorf("%s was both built and imported on this machine", word),
+			"name the one that you mean: %s, or %s", ref, named.Mirror())
+	}
+	return named.Mirror(), nil
 }
 
 func (a *app) storeCmd() *cobra.Command {

@@ -115,6 +115,8 @@ pipelines that take them.
 type planJSON struct {
 	Image   string `json:"image"`
 	Version string `json:"version"`
+	// Imported are the external images that are taken from this machine.
+	Imported []string `json:"imported,omitempty"`
 	plan.Plan
 }
 
@@ -136,7 +138,11 @@ func (a *app) showPlan(w io.Writer, p *strata.Pass) error {
 	if err := t.Write(w, a.palette(w), a.width(w)); err != nil {
 		return err
 	}
-	_, err := view.Fprintf(w, "\n%s\n", summary(p.Plan))
+	view.Fprintln(w)
+	for _, name := range p.Imported() {
+		view.Fprintf(w, "%s is taken from this machine, where it was imported.\n", name)
+	}
+	_, err := view.Fprintln(w, summary(p.Plan))
 	return err
 }
 

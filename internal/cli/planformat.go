@@ -81,7 +81,7 @@ func (a *app) writePlan(p *strata.Pass, f planFlags, args []string) error {
 	w := a.machine.Stdout
 	switch f.format {
 	case "json":
-		return writeJSON(w, planJSON{Image: p.Config.Project.Image, Version: p.Config.Version.Name, Plan: p.Plan})
+		return writeJSON(w, planJSON{Image: p.Config.Project.Image, Version: p.Config.Version.Name, Imported: p.Imported(), Plan: p.Plan})
 	case "table":
 		return a.showPlan(w, p)
 	case "markdown":

@@ -97,11 +97,11 @@ func (a *app) rebase(ctx context.Context, word string, f rebaseFlags) error {
 	if req.Image, err = a.imageRef(ctx, word); err != nil {
 		return err
 	}
-	if req.Onto, err = a.parseImage(ctx, c, f.onto); err != nil {
+	if req.Onto, err = a.parseParent(ctx, c, f.onto); err != nil {
 		return err
 	}
 	if f.from != "" {
-		if req.From, err = a.parseImage(ctx, c, f.from); err != nil {
+		if req.From, err = a.parseParent(ctx, c, f.from); err != nil {
 			return err
 		}
 	}
@@ -147,10 +147,10 @@ func (f rebaseFlags) target() (registry.Ref, error) {
 	if err != nil || to.Digest != "" {
 		return to, diag.Hint(fmt.Errorf("reading --tag: %q is no reference with a tag", f.tag), "%s", hint)
 	}
-	if host, _, ok := strings.Cut(f.tag, "/"); !ok || !strings.ContainsAny(host, ".:") && host != "localhost" {
+	if !withHost(f.tag) {
 		to.Host, to.Repo = registry.EmbeddedHost, strings.TrimPrefix(to.Repo, "library/")
 	}
-	return to, nil
+	return to, registry.CheckName(f.tag, to.Local())
 }
 
 // guarding gives the project whose folder this is, and nil where there is none.

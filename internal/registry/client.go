@@ -21,8 +21,8 @@ import (
 type Options struct {
 	// Embedded serves EmbeddedHost; nil: that host cannot be reached.
 	Embedded *Embedded
-	// MirrorReads makes Resolve, Manifest, Platform and Blob ask the embedded
-	// registry for an image of another host first. Probe never does: it asks
+	// MirrorReads makes Resolve, Manifest, Platform and Blob look for an image of
+	// another host among the mirrors of the embedded registry first. Probe never does: it asks
 	// what the named registry itself holds.
 	MirrorReads bool
 	// Offline makes every host but the embedded one answer ErrOffline.
@@ -52,6 +52,8 @@ type Options struct {
 	Transport http.RoundTripper
 	// UserAgent is sent with each request; "" is "strata".
 	UserAgent string
+
+	fillMirrors bool // an import: everybody else only reads mirrors
 }
 
 // Credential is how a user proves who they are to one host: a name and a
@@ -175,7 +177,7 @@ func (c *Client) do(ctx context.Context, r call) (*http.Response, error) {
 }
 
 func (c *Client) send(ctx context.Context, r call) (*http.Response, error) {
-	ctx = c.withScopes(ctx, r)
+	ctx = c.marked(c.withScopes(ctx, r), r.ref)
 	if r.once {
 		ctx = once(ctx)
 	}
@@ -294,7 +296,7 @@ func wireHost(host string) string {
 // sources gives the places to read ref from, in order.
 func (c *Client) sources(ref Ref) []Ref {
 	if c.mirror && ref.Host != EmbeddedHost {
-		return []Ref{ref.Mirrored(), ref}
+		return []Ref{ref.Mirror(), ref}
 	}
 	return []Ref{ref}
 }

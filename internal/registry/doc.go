@@ -13,7 +13,8 @@
 //
 // [Embedded] is a whole registry over a folder that several processes may use
 // at once. The client reaches it without a socket under the host name
-// [EmbeddedHost]; engines reach it over a loopback listener. The content of
-// HOST/REPO is kept there as repository HOST/REPO, so that it also serves as a
-// mirror of other registries.
+// [EmbeddedHost]; engines reach it over a loopback listener. What is built for
+// HOST/REPO is kept there as repository HOST/REPO. What is imported for it lies
+// below [MirrorFolder], which nothing but an import writes to: reads of HOST/REPO
+// find that first.
 package registry

@@ -105,6 +105,9 @@ func (e *Embedded) Close() error {
 func (e *Embedded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.serving.RLock()
 	defer e.serving.RUnlock()
+	if keepsMirrors(w, r) {
+		return
+	}
 	r = e.dropCorrupt(r)
 	e.app.ServeHTTP(w, r.WithContext(quiet{r.Context()}))
 }

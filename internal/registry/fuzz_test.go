@@ -29,8 +29,11 @@ func FuzzParseRef(f *testing.F) {
 		if strings.HasPrefix(r.Host, "[") || len(r.Host)+len(r.Repo) > 250 {
 			return // other IPv6 forms and names that are too long are refused by the registry
 		}
-		if m, err := ParseRef(r.Mirrored().String()); err != nil || m != r.Mirrored() {
-			t.Errorf("%q: the mirror's name %q reads as %+v, %v", s, r.Mirrored(), m, err)
+		if m, err := ParseRef(r.Local().String()); err != nil || m != r.Local() {
+			t.Errorf("%q: the local name %q reads as %+v, %v", s, r.Local(), m, err)
+		}
+		if m, err := ParseRef(r.Mirror().String()); err != nil || m != r.Mirror() || !m.IsMirror() && r.Host != EmbeddedHost {
+			t.Errorf("%q: the mirror's name %q reads as %+v, %v", s, r.Mirror(), m, err)
 		}
 	})
 }

@@ -49,14 +49,15 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 
 // ImportRootfs makes an image of one layer from a root file system, a tar
 // stream that may be compressed by gzip or zstd, and keeps it in the embedded
-// registry under ref (for another host, in that host's mirror). The tag always
+// registry under ref (for another host, in that host's mirror: a FROM finds it
+// there). The tag always
 // holds an index: other platforms in it stay, the same platform is replaced.
 // The same input gives the same digests on every machine and day. Files keep
 // their times, in whole seconds: bytecode and indexes in it name them. The newest
 // is the image's. Device nodes and owner names are left out, as in images from
 // Docker Hub.
 func (e *Embedded) ImportRootfs(ctx context.Context, ref Ref, platform string, rootfs io.Reader, cfg ImportConfig) (Imported, error) {
-	ref = ref.Mirrored()
+	ref = ref.Mirror()
 	if ref.Tag == "" {
 		ref.Tag = "latest"
 	}
@@ -67,7 +68,7 @@ func (e *Embedded) ImportRootfs(ctx context.Context, ref Ref, platform string, r
 			"a platform is OS/ARCH, for example linux/amd64")
 	}
 	p = platforms.Normalize(p)
-	c := New(Options{Embedded: e, Credential: anonymous})
+	c := New(Options{Embedded: e, Credential: anonymous, fillMirrors: true})
 	layer, made, err := importLayer(ctx, c, ref, rootfs)
 	if err != nil {
 		return out, fmt.Errorf("importing %q: %w", ref, err)

@@ -14,6 +14,11 @@ import (
 // up in the DNS: ".internal" is reserved for private use.
 const EmbeddedHost = "strata.internal"
 
+// MirrorFolder is the first part of the repositories of the embedded registry
+// that serve as mirrors of other registries. No image may have it for the first
+// part of its name: what is built must not become what a FROM means.
+const MirrorFolder = "strata.mirror"
+
 const dockerHub = "docker.io"
 
 // Ref names a repository, and a tag or a digest in it. With neither, it is the
@@ -106,11 +111,12 @@ func (r Ref) reference() string {
 	return "latest"
 }
 
-// Mirrored gives the place in the embedded registry where the content of r is
-// kept: HOST/REPO as a repository of [EmbeddedHost]. A colon, which a
-// repository name cannot have, becomes an underscore, which a host name cannot
-// have. What is in the embedded registry already stays where it is.
-func (r Ref) Mirrored() Ref {
+// Local gives the place in the embedded registry where what is built on this
+// machine under the name of r is kept: HOST/REPO as a repository of
+// [EmbeddedHost]. A colon, which a repository name cannot have, becomes an
+// underscore, which a host name cannot have. What is in the embedded registry
+// already stays where it is.
+func (r Ref) Local() Ref {
 	if r.Host == EmbeddedHost {
 		return r
 	}
@@ -121,4 +127,22 @@ func (r Ref) Mirrored() Ref {
 	r.Repo = strings.ReplaceAll(host, ":", "_") + "/" + r.Repo
 	r.Host = EmbeddedHost
 	return r
+}
+
+// Mirror gives the place in the embedded registry where an image of another
+// registry is kept that was imported by hand. Reads of r find it there.
+func (r Ref) Mirror() Ref {
+	if r.Host == EmbeddedHost {
+		return r
+	}
+	r = r.Local()
+	r.Repo = MirrorFolder + "/" + r.Repo
+	return r
+}
+
+// IsMirror says whether r lies among the mirrors of the embedded registry.
+func (r Ref) IsMirror() bool { return r.Host == EmbeddedHost && mirrorRepo(r.Repo) }
+
+func mirrorRepo(repo string) bool {
+	return repo == MirrorFolder || strings.HasPrefix(repo, MirrorFolder+"/")
 }

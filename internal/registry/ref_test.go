@@ -58,14 +58,14 @@ func TestParseRef(t *testing.T) {
 			t.Errorf("%q: %s", tc.in, diff)
 		}
 		for _, s := range [][2]string{
-			{tc.full, got.String()}, {tc.familiar, got.FamiliarString()}, {tc.mirror, got.Mirrored().String()},
+			{tc.full, got.String()}, {tc.familiar, got.FamiliarString()}, {tc.mirror, got.Local().String()},
 		} {
 			if s[0] != s[1] {
 				t.Errorf("%q: got %q, want %q", tc.in, s[1], s[0])
 			}
 		}
-		if again, err := registry.ParseRef(got.Mirrored().String()); err != nil || again != got.Mirrored() {
-			t.Errorf("%q: the mirror's name %q reads as %v, %v", tc.in, got.Mirrored(), again, err)
+		if again, err := registry.ParseRef(got.Local().String()); err != nil || again != got.Local() {
+			t.Errorf("%q: the local name %q reads as %v, %v", tc.in, got.Local(), again, err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -297,17 +298,29 @@ func TestMirror(t *testing.T) {
 	if a.Desc.Digest != upstream.Digest || a.Source != ref || a.Err != nil {
 		t.Errorf("not mirrored: %+v", a)
 	}
-	mirrored := local.PushImage(t, ref.Mirrored(), registrytest.Image{Layers: []map[string]string{{"f": "mirror"}}})
+	local.PushImage(t, ref.Local(), registrytest.Image{Layers: []map[string]string{{"f": "built here"}}})
+	if a = c.Lookup(ctx, ref); a.Desc.Digest != upstream.Digest {
+		t.Errorf("what was built here is taken for the registry's: %+v", a)
+	}
+	made, err := local.Embedded.ImportRootfs(ctx, ref, "linux/amd64", bytes.NewReader(rootfs(t, "amd64")), registry.ImportConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mirrored := made.Index
 	up.TakeLog()
 	a = c.Lookup(ctx, ref)
-	if a.Desc.Digest != mirrored.Digest || a.Source != ref.Mirrored() || a.Err != nil {
+	if a.Desc.Digest != mirrored.Digest || a.Source != ref.Mirror() || a.Err != nil {
 		t.Errorf("mirrored: %+v", a)
 	}
 	if d, err := c.Resolve(ctx, ref); d.Digest != mirrored.Digest || err != nil {
 		t.Error(d, err)
 	}
+	_, body, err := c.Platform(ctx, ref, "linux/amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var m ocispec.Manifest
-	json.Unmarshal(a.Body, &m)
+	json.Unmarshal(body, &m)
 	if _, err := c.ReadBlob(ctx, ref, m.Layers[0]); err != nil {
 		t.Error(err)
 	}
@@ -325,13 +338,13 @@ func TestMirror(t *testing.T) {
 	if _, _, err := offline.Manifest(ctx, ref); err != nil {
 		t.Errorf("offline, mirrored: %v", err)
 	}
-	_, _, err := offline.Manifest(ctx, up.Ref("lib/debian:2"))
+	_, _, err = offline.Manifest(ctx, up.Ref("lib/debian:2"))
 	if !errors.Is(err, registry.ErrOffline) || errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("offline, not mirrored: %v", err)
 	}
 
 	// A mirror that is broken is not passed over.
-	link := filepath.Join(local.Embedded.Dir(), "docker/registry/v2/repositories", ref.Mirrored().Repo, "_manifests/tags/1/current/link")
+	link := filepath.Join(local.Embedded.Dir(), "docker/registry/v2/repositories", ref.Mirror().Repo, "_manifests/tags/1/current/link")
 	os.Remove(link)
 	os.Mkdir(link, 0o755)
 	_, _, err = c.Manifest(ctx, ref)

@@ -42,7 +42,7 @@ func (t *hostSwitch) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch {
 	case req.URL.Host != EmbeddedHost && !t.offline:
 		return t.wire.RoundTrip(req)
-	case req.URL.Host == EmbeddedHost && t.embedded != nil:
+	case req.URL.Host == EmbeddedHost && t.embedded != nil && isMarked(req.Context(), inside{}):
 		return t.embedded.RoundTripper().RoundTrip(req)
 	}
 	if req.Body != nil {

@@ -165,7 +165,7 @@ func newWorld(t *testing.T, r *repo) *world {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := e.ImportRootfs(t.Context(), ref.Mirrored(), platform, &b, registry.ImportConfig{}); err != nil {
+		if _, err := e.ImportRootfs(t.Context(), ref, platform, &b, registry.ImportConfig{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +21,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-build/strata/internal/build"
 	"github.com/strata-build/strata/internal/event"
@@ -106,61 +104,47 @@ func (b *bases) context(name string, d digest.Digest) string {
 }
 
 // fork puts a base with one small file more into a registry, as NAME:PROJECT.
-func fork(t *testing.T, c *registry.Client, name, project string) digest.Digest {
+func (b *bases) fork(t *testing.T, store *registry.Embedded, host, name, project string) digest.Digest {
 	t.Helper()
-	repo, _, _ := strings.Cut(name, ":")
-	ref, err := registry.ParseRef(registry.EmbeddedHost + "/docker.io/library/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, body, err := c.Platform(t.Context(), ref, platform)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var m ocispec.Manifest
-	var config ocispec.Image
-	push := func(mediaType string, data []byte) ocispec.Descriptor {
-		d, err := c.PushBytes(t.Context(), ref, mediaType, data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return d
-	}
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	must(json.Unmarshal(body, &m))
-	data, err := c.ReadBlob(t.Context(), ref, m.Config)
+	in, err := os.Open(b.get(t, name).tar)
 	must(err)
-	must(json.Unmarshal(data, &config))
-	var own bytes.Buffer
-	tw := tar.NewWriter(&own)
+	defer in.Close()
+	var out bytes.Buffer
+	tr, tw := tar.NewReader(in), tar.NewWriter(&out)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		must(err)
+		must(tw.WriteHeader(h))
+		_, err = io.Copy(tw, tr)
+		must(err)
+	}
 	must(tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "etc/project", Mode: 0o644, Size: int64(len(project)), ModTime: time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)}))
 	_, err = tw.Write([]byte(project))
 	must(err)
 	must(tw.Close())
-	layer := push(ocispec.MediaTypeImageLayer, own.Bytes())
-	m.Layers = append(m.Layers, layer)
-	config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, layer.Digest)
-	config.History = append(config.History, ocispec.History{Created: config.Created, CreatedBy: "project " + project})
-	data, err = json.Marshal(config)
+	repo, _, _ := strings.Cut(name, ":")
+	d, err := importBase(t, store, host, repo+":"+project, &out)
 	must(err)
-	m.Config = push(m.Config.MediaType, data)
-	body, err = json.Marshal(m)
-	must(err)
-	to, err := registry.ParseRef(registry.EmbeddedHost + "/docker.io/library/" + repo + ":" + project)
-	must(err)
-	d, err := c.PutManifest(t.Context(), to, m.MediaType, body)
-	must(err)
-	return d.Digest
+	return d
 }
 
 // add puts a root file system into the reference's registry.
 func (b *bases) add(t *testing.T, name, file string) error {
-	made, err := importBase(t, b.plain.store, name, file)
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	made, err := importBase(t, b.plain.store, inReference, name, f)
 	if err != nil {
 		return err
 	}
@@ -170,19 +154,20 @@ func (b *bases) add(t *testing.T, name, file string) error {
 	return nil
 }
 
-// importBase is what `strata registry import` does, but that files keep their
-// times, as in images that others have made.
-func importBase(t *testing.T, store *registry.Embedded, name, file string) (digest.Digest, error) {
-	f, err := os.Open(file)
+// Where bases lie: the reference is told the whole name, Strata finds them as
+// what was imported for Docker Hub.
+const (
+	inReference = registry.EmbeddedHost + "/docker.io/library/"
+	onMachine   = "docker.io/library/"
+)
+
+// importBase is what `strata registry import` does.
+func importBase(t *testing.T, store *registry.Embedded, host, name string, rootfs io.Reader) (digest.Digest, error) {
+	ref, err := registry.ParseRef(host + name)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	ref, err := registry.ParseRef(registry.EmbeddedHost + "/docker.io/library/" + name)
-	if err != nil {
-		return "", err
-	}
-	made, err := store.ImportRootfs(t.Context(), ref, platform, f, registry.ImportConfig{})
+	made, err := store.ImportRootfs(t.Context(), ref, platform, rootfs, registry.ImportConfig{})
 	return made.Manifest.Digest, err
 }
 

@@ -88,7 +88,7 @@ func (p *project) checkout(t *testing.T, w *world) *checkout {
 			c.forks[base] = w.bases.context(base, w.bases.get(t, base).digest)
 			continue
 		}
-		c.forks[repo+":"+p.name] = w.bases.context(base, fork(t, w.plain.client, base, p.name))
+		c.forks[repo+":"+p.name] = w.bases.context(base, w.bases.fork(t, w.plain.store, inReference, base, p.name))
 	}
 	if p.units == nil {
 		p.units = []unit{{name: "app"}}
@@ -130,7 +130,7 @@ func (c *checkout) bringTo(t *testing.T, m *machine) {
 		if base != small {
 			continue
 		}
-		if d := fork(t, m.client, base, c.name); !strings.HasSuffix(c.forks[strings.Split(base, ":")[0]+":"+c.name], d.String()) {
+		if d := m.w.bases.fork(t, m.store, onMachine, base, c.name); !strings.HasSuffix(c.forks[strings.Split(base, ":")[0]+":"+c.name], d.String()) {
 			t.Fatalf("the project's %s is another one on machine %s", base, m.name)
 		}
 	}

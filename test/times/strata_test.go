@@ -216,7 +216,12 @@ func (m *machine) need(t *testing.T, names ...string) {
 			continue
 		}
 		b := m.w.bases.get(t, name)
-		d, err := importBase(t, m.store, b.name, b.tar)
+		f, err := os.Open(b.tar)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := importBase(t, m.store, onMachine, b.name, f)
+		f.Close()
 		if err != nil {
 			t.Fatal(err)
 		}
