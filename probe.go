@@ -19,16 +19,17 @@ import (
 // Annotations that Strata writes on manifests, beside the OCI ones. They let a
 // reader find what belongs to an image without a further look-up.
 const (
-	annotationKey    = "build.strata.key"             // key of the unit's or trunk's recipe
-	annotationUnit   = "build.strata.unit"            // "app/cpu/linux/amd64"
-	annotationTrunk  = "build.strata.trunk"           // digest of the image that the tail was put on
-	annotationListed = "build.strata.listed"          // inventory of the image that the tail was put on: trunkFacts
-	annotationRecipe = "build.strata.recipe"          // digest and size of the recipe, zstd
-	annotationSmall  = "build.strata.inventory.small" // digest and size of the small inventory
-	annotationFull   = "build.strata.inventory.full"  // digest and size of the full inventory
-	annotationBases  = "build.strata.bases"           // external images that went in: a list of baseFacts
-	annotationTrace  = "build.strata.trace"           // digest and size of the trace of the image's own layers
-	annotationTimes  = "build.strata.times"           // of the artifact beside an image: its tables of times, base64
+	annotationKey     = "build.strata.key"             // key of the unit's or trunk's recipe
+	annotationUnit    = "build.strata.unit"            // "app/cpu/linux/amd64"
+	annotationContent = "build.strata.content"         // content key of the unit's recipe, of a unit that has parents
+	annotationTrunk   = "build.strata.trunk"           // digest of the image that the tail was put on
+	annotationListed  = "build.strata.listed"          // inventory of the image that the tail was put on: trunkFacts
+	annotationRecipe  = "build.strata.recipe"          // digest and size of the recipe, zstd
+	annotationSmall   = "build.strata.inventory.small" // digest and size of the small inventory
+	annotationFull    = "build.strata.inventory.full"  // digest and size of the full inventory
+	annotationBases   = "build.strata.bases"           // external images that went in: a list of baseFacts
+	annotationTrace   = "build.strata.trace"           // digest and size of the trace of the image's own layers
+	annotationTimes   = "build.strata.times"           // of the artifact beside an image: its tables of times, base64
 	// The inventory of the tail's blob alone, digest and size: what the next tail's
 	// times follow from.
 	annotationTailFiles = "build.strata.inventory.tail"
@@ -45,6 +46,7 @@ type answers struct {
 	trunks map[string]registry.Answer
 
 	lastImages map[string]*picture  // newest image of each unit, whatever its key
+	wrongLast  map[string]bool      // units under whose tag for it another image is
 	trunksOf   map[string]*picture  // newest trunk of the units that may be rebased
 	lastTrunks map[string]plan.Last // what is known of those
 }
@@ -59,15 +61,27 @@ func (p *Pass) askLast(ctx context.Context) error {
 	p.answers = answers{
 		hits: map[string]plan.Hit{}, last: map[string]plan.Last{}, lastImages: map[string]*picture{},
 		units: map[string]registry.Answer{}, trunks: map[string]registry.Answer{},
-		trunksOf: map[string]*picture{}, lastTrunks: map[string]plan.Last{},
+		trunksOf: map[string]*picture{}, wrongLast: map[string]bool{}, lastTrunks: map[string]plan.Last{},
 	}
-	refs := make([]registry.Ref, len(p.Units))
+	refs, by := make([]registry.Ref, len(p.Units)), make([]wanted, len(p.Units))
 	for i, u := range p.Units {
-		refs[i] = p.repos[u.ID].WithTag(lastTag(u))
+		by[i] = p.newest(u)
+		refs[i] = by[i].ref
 	}
-	for i, a := range p.Config.Client.Probe(ctx, refs) {
+	found := p.Config.Client.Probe(ctx, refs)
+	for _, a := range found {
 		if a.State == registry.Failed && !errors.Is(a.Err, registry.ErrCorrupt) {
 			return a.Err // it names the image
+		}
+	}
+	found, err := p.admit(ctx, found, by)
+	if err != nil {
+		return err
+	}
+	for i, a := range found {
+		if m := refusal(a); m != nil {
+			p.Warnings = append(p.Warnings, m.finding())
+			p.answers.wrongLast[p.Units[i].ID] = true
 		}
 		if hitDigest(a) == "" {
 			continue
@@ -79,8 +93,7 @@ func (p *Pass) askLast(ctx context.Context) error {
 	return nil
 }
 
-// hitDigest gives the digest of a hit. A tag that holds anything but an image
-// of ours is no hit: the unit is made anew and the tag put right.
+// hitDigest gives the digest of a hit, which was admitted: see [wanted].
 func hitDigest(a registry.Answer) digest.Digest {
 	if a.State != registry.Hit || registry.IsIndex(a.Desc.MediaType) {
 		return ""
@@ -99,13 +112,22 @@ func (p *Pass) readLast(ctx context.Context) error {
 	}
 	var mu sync.Mutex
 	return each(ctx, want, 8, func(ctx context.Context, id string, img *picture) error {
-		l := plan.Last{Known: true, Key: key.ID(img.manifest.Annotations[annotationKey])}
-		l.Recipe = p.readRecipe(ctx, p.repos[id], img.manifest.Annotations)
+		l := p.knownOf(ctx, p.repos[id], img)
 		mu.Lock()
 		defer mu.Unlock()
 		p.answers.last[id] = l
 		return ctx.Err()
 	})
+}
+
+// knownOf gives what is known of an image that was made before. A recipe that is
+// not the one of the image's key counts as none.
+func (p *Pass) knownOf(ctx context.Context, repo registry.Ref, img *picture) plan.Last {
+	l := plan.Last{Known: true, Key: key.ID(img.manifest.Annotations[annotationKey])}
+	if r := p.readRecipe(ctx, repo, img.manifest.Annotations); !r.IsZero() && r.ID() == l.Key {
+		l.Recipe = r
+	}
+	return l
 }
 
 // maxRecipe bounds a recipe's text: 100,000 files are about 15 MB.

@@ -173,6 +173,10 @@ func (pub publication) onArtifact() map[string]string {
 // artifactTag is the tag of the artifact that goes with the image under a key.
 func artifactTag(id key.ID) string { return "strata-a-" + string(id) }
 
+// contentArtifactTag is the tag of the same for an image that is found under a
+// content key which it does not name itself.
+func contentArtifactTag(id key.ContentID) string { return "strata-a-" + string(id) }
+
 // attachments are the blobs that go with an image.
 func (pub publication) attachments() ([]registry.Blob, error) {
 	recipe, err := compress(pub.recipe.Text())
@@ -236,6 +240,9 @@ func (r *runner) annotations(u *graph.Unit, pub publication, blobs []registry.Bl
 		ocispec.AnnotationDescription: "",
 	}
 	delete(a, ocispec.AnnotationDescription)
+	if pub.whole && len(u.Parents) > 0 {
+		a[annotationContent] = string(r.contentID(u))
+	}
 	v := r.pass.Config.Version
 	setIf(a, ocispec.AnnotationRevision, v.state())
 	setIf(a, ocispec.AnnotationVersion, v.Name)

@@ -89,7 +89,12 @@ func (p *Pass) pull(ctx context.Context, u *graph.Unit) (Pulled, error) {
 			got.Found, got.Here = true, true
 		}
 		got.Size, _ = img.size()
-		at := p.Config.Client.Direct().Lookup(ctx, p.repos[u.ID].Local().WithTag(there.recipe.ID().Tag()))
+		w := p.keyed(u, p.repos[u.ID].Local(), there.recipe.ID())
+		here, err := p.admit(ctx, []registry.Answer{p.Config.Client.Direct().Lookup(ctx, w.ref)}, []wanted{w})
+		if err != nil {
+			return got, err
+		}
+		at := here[0]
 		switch {
 		case at.State == registry.Hit:
 			continue

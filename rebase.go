@@ -49,8 +49,7 @@ func (p *Pass) readTrunks(ctx context.Context) error {
 		if img == nil || err != nil {
 			return err
 		}
-		l := plan.Last{Known: true, Key: key.ID(img.manifest.Annotations[annotationKey])}
-		l.Recipe = p.readRecipe(ctx, p.repos[id], img.manifest.Annotations)
+		l := p.knownOf(ctx, p.repos[id], img)
 		mu.Lock()
 		defer mu.Unlock()
 		p.answers.trunksOf[id], p.answers.lastTrunks[id] = img, l
@@ -74,6 +73,11 @@ func (p *Pass) newestTrunk(ctx context.Context, u *graph.Unit) (*picture, error)
 	case registry.Failed:
 		return nil, fmt.Errorf("looking up the trunk of %s: %w", u.ID, a.Err)
 	case registry.Hit:
+		w := p.newest(u)
+		w.ref = last.ref.WithDigest(d)
+		if w.check(a) != nil {
+			return nil, nil
+		}
 		return p.known.picture(a)
 	}
 	return nil, nil

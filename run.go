@@ -247,7 +247,11 @@ func (r *runner) collect(outcomes []build.Outcome) (Result, error) {
 // cheaper one if that has become possible since.
 func (r *runner) make(ctx context.Context, u *graph.Unit, step plan.Step, m *Made) (*picture, error) {
 	if step.Action == plan.Reuse {
-		return r.pass.hit(u.ID)
+		img, err := r.pass.hit(u.ID)
+		if err == nil && r.pass.answers.wrongLast[u.ID] {
+			err = r.pointTo(ctx, u, img, lastTag(u))
+		}
+		return img, err
 	}
 	// Variants that share a Dockerfile may share a key: what is one image is made
 	// once, so that nobody's tags move when the other one comes last.
@@ -305,7 +309,7 @@ func (r *runner) cutoff(ctx context.Context, u *graph.Unit, step plan.Step, m *M
 		return nil, nil
 	}
 	c := r.contentID(u)
-	a := r.pass.Config.Client.Direct().Lookup(ctx, r.repo(u).WithTag(c.Tag()))
+	a := r.lookup(ctx, u, r.pass.contentKeyed(u, c))
 	if a.State == registry.Failed && !errors.Is(a.Err, registry.ErrCorrupt) {
 		return nil, fmt.Errorf("looking up %s: %w", u.ID, a.Err)
 	}

@@ -140,28 +140,39 @@ func (p *Pass) probe(ctx context.Context) error {
 	groups := p.groups()
 	all := make([][]candidate, len(groups))
 	var refs []registry.Ref
+	var by []wanted
 	asked := map[registry.Ref]bool{}
-	ask := func(ref registry.Ref) {
-		if !asked[ref] {
-			asked[ref] = true
-			refs = append(refs, ref)
+	ask := func(w wanted) {
+		if !asked[w.ref] {
+			asked[w.ref] = true
+			refs, by = append(refs, w.ref), append(by, w)
 		}
 	}
 	for i, units := range groups {
 		all[i] = p.candidates(units)
 		for _, c := range all[i] {
 			for _, u := range units {
-				ask(p.unitRef(u, c))
-				if ref, ok := p.trunkRef(u, c); ok {
-					ask(ref)
+				ask(p.keyed(u, p.repos[u.ID], c.keys[u.ID].Unit.ID()))
+				if k := c.keys[u.ID].Trunk; !k.IsZero() {
+					ask(p.keyed(u, p.repos[u.ID], k.ID()))
 				}
 			}
 		}
 	}
 	answers := map[registry.Ref]registry.Answer{}
-	for i, a := range p.Config.Client.Probe(ctx, refs) {
+	found := p.Config.Client.Probe(ctx, refs)
+	for _, a := range found {
 		if a.State == registry.Failed && !errors.Is(a.Err, registry.ErrCorrupt) {
 			return a.Err // it names the image
+		}
+	}
+	found, err := p.admit(ctx, found, by)
+	if err != nil {
+		return err
+	}
+	for i, a := range found {
+		if m := refusal(a); m != nil {
+			p.Warnings = append(p.Warnings, m.finding())
 		}
 		answers[refs[i]] = a
 	}

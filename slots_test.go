@@ -1,14 +1,17 @@
 package strata
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-build/strata/internal/plan"
+	"github.com/strata-build/strata/internal/registry/registrytest"
 )
 
 // pretend publishes the parent's manifest under the keys that the plan at a
@@ -28,10 +31,28 @@ func (w *workshop) pretend(t *testing.T, at time.Time, units ...string) {
 		}
 	}
 	for _, id := range units {
-		if _, err := w.reg.Client.PutManifest(t.Context(), ref.WithTag(p.Keys[id].Unit.ID().Tag()), a.Desc.MediaType, a.Body); err != nil {
-			t.Fatal(err)
-		}
+		k := p.Keys[id].Unit.ID()
+		plant(t, w.reg, k.Tag(), a.Body, map[string]string{annotationKey: string(k), annotationUnit: id})
 	}
+}
+
+// plant puts a manifest with annotations under a tag of the project's image.
+func plant(t *testing.T, reg *registrytest.Registry, tag string, body []byte, says map[string]string) digest.Digest {
+	t.Helper()
+	var m ocispec.Manifest
+	if err := json.Unmarshal(body, &m); err != nil {
+		t.Fatal(err)
+	}
+	m.Annotations = says
+	body, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := reg.Client.PutManifest(t.Context(), reg.Ref("app:"+tag), m.MediaType, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.Digest
 }
 
 func (w *workshop) planAt(t *testing.T, at time.Time, refresh bool) *Pass {

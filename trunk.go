@@ -84,7 +84,7 @@ func (r *runner) builtMeanwhile(ctx context.Context, u *graph.Unit, m *Made, rec
 	if r.pass.rebuild(u) {
 		return nil, nil
 	}
-	a := r.pass.Config.Client.Direct().Lookup(ctx, r.repo(u).WithTag(recipe.ID().Tag()))
+	a := r.lookup(ctx, u, r.pass.keyed(u, r.repo(u), recipe.ID()))
 	if a.State == registry.Failed {
 		return nil, fmt.Errorf("looking up %s: %w", u.ID, a.Err)
 	}
@@ -173,23 +173,25 @@ func (r *runner) engineBuild(ctx context.Context, u *graph.Unit, m *Made, recipe
 
 // adopt publishes an image that was there before under a new key.
 func (r *runner) adopt(ctx context.Context, u *graph.Unit, img *picture, recipe key.Recipe, whole bool) error {
-	tags := []string{recipe.ID().Tag()}
+	tags, beside := []string{recipe.ID().Tag()}, []string{artifactTag(recipe.ID())}
 	if whole {
 		tags = append(tags, lastTag(u))
 		if len(u.Parents) > 0 {
-			tags = append(tags, r.contentID(u).Tag())
+			id := r.contentID(u)
+			tags, beside = append(tags, id.Tag()), append(beside, contentArtifactTag(id))
 		}
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.pointTo(ctx, u, img, tags...) })
-	g.Go(func() error { return r.keepAttachments(ctx, u, img, recipe) })
-	return g.Wait()
+	// The image names its first key: what vouches for it under this one comes first.
+	if err := r.keepAttachments(ctx, u, img, beside); err != nil {
+		return err
+	}
+	return r.pointTo(ctx, u, img, tags...)
 }
 
 // keepAttachments writes the artifact that holds on to an image's recipe and
-// inventory under the key that it has now: the one under its first key may be
-// pruned with that.
-func (r *runner) keepAttachments(ctx context.Context, u *graph.Unit, img *picture, recipe key.Recipe) error {
+// inventory under the keys that it has now: the one under its first key may be
+// pruned with that. It also says that the image is right there.
+func (r *runner) keepAttachments(ctx context.Context, u *graph.Unit, img *picture, tags []string) error {
 	var blobs []ocispec.Descriptor
 	for _, mediaType := range slices.Sorted(maps.Keys(annotationFor)) {
 		if d, ok := attachment(img.manifest.Annotations, annotationFor[mediaType]); ok {
@@ -197,15 +199,18 @@ func (r *runner) keepAttachments(ctx context.Context, u *graph.Unit, img *pictur
 			blobs = append(blobs, d)
 		}
 	}
-	if len(blobs) == 0 {
-		return nil
-	}
 	c := r.pass.Config.Client
-	err := c.EnsureEmpty(ctx, r.repo(u))
-	if err == nil {
-		_, err = c.PutArtifact(ctx, r.repo(u).WithTag(artifactTag(recipe.ID())), manifestOf(img.desc), unitArtifact, blobs, nil)
+	if err := c.EnsureEmpty(ctx, r.repo(u)); err != nil {
+		return fmt.Errorf("publishing %s: %w", u.ID, err)
 	}
-	if err != nil {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, tag := range tags {
+		g.Go(func() error {
+			_, err := c.PutArtifact(ctx, r.repo(u).WithTag(tag), manifestOf(img.desc), unitArtifact, blobs, nil)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
 		return fmt.Errorf("publishing %s: %w", u.ID, err)
 	}
 	return nil

@@ -256,9 +256,18 @@ func (p *Pass) wholeHits() map[string]plan.Hit {
 	return out
 }
 
-// broken says which units are made again because of what is broken, and why.
+// broken says which units are made again because of what is broken or another
+// image, and why.
 func (p *Pass) broken() map[string]string {
 	out := map[string]string{}
+	for _, u := range p.Units {
+		switch {
+		case refusal(p.answers.units[u.ID]) != nil:
+			out[u.ID] = "what the registry has under its key is another image"
+		case refusal(p.answers.trunks[u.ID]) != nil:
+			out[u.ID] = "what the registry has under the key of what it stands on is another image"
+		}
+	}
 	for id, d := range p.damaged {
 		if why := cmp.Or(d.unit, d.trunk); why != "" {
 			out[id] = "its image in the registry is broken: " + why

@@ -180,7 +180,9 @@ func TestABrokenTrunkIsBuilt(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What an engine would have built.
-	trunk := imageOf(t, w.reg, "app:"+p.Keys[app].Trunk.ID().Tag(), map[string]string{"ran": "1"})
+	k := p.Keys[app].Trunk.ID()
+	trunk := imageOf(t, w.reg, "app:built", map[string]string{"ran": "1"})
+	plant(t, w.reg, k.Tag(), trunk.body, map[string]string{annotationKey: string(k), annotationUnit: app})
 	if p, err = Prepare(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}

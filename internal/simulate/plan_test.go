@@ -20,6 +20,7 @@ import (
 
 	strata "github.com/strata-build/strata"
 	"github.com/strata-build/strata/internal/githistory"
+	"github.com/strata-build/strata/internal/key"
 	"github.com/strata-build/strata/internal/lock"
 	"github.com/strata-build/strata/internal/plan"
 	"github.com/strata-build/strata/internal/registry"
@@ -137,12 +138,12 @@ func (r *repo) oddities(stages bool) {
 
 // world is a registry and a work tree in which real plans are made.
 type world struct {
-	t        *testing.T
-	repo     *repo
-	client   *registry.Client
-	at       string
-	manifest []byte
-	keys     map[string]string // by unit, of the last plan
+	t      *testing.T
+	repo   *repo
+	client *registry.Client
+	at     string
+	config *ocispec.Descriptor
+	keys   map[string]string // by unit, of the last plan
 }
 
 func newWorld(t *testing.T, r *repo) *world {
@@ -200,31 +201,35 @@ func (w *world) plan(row Row) (*strata.Pass, error) {
 		if s.Action == plan.Reuse {
 			continue
 		}
-		w.put(s.Key.Tag())
+		w.put(s.Unit, s.Key)
 		if s.TrunkKey != "" {
-			w.put(s.TrunkKey.Tag())
+			w.put(s.Unit, s.TrunkKey)
 		}
 	}
 	return pass, nil
 }
 
-// put leaves an image under a tag; what is in it does not matter to a plan.
-func (w *world) put(tag string) {
+// put leaves an image of a unit under a key; what is in it does not matter to a plan.
+func (w *world) put(unit string, id key.ID) {
 	w.t.Helper()
 	ref := registry.Ref{Host: registry.EmbeddedHost, Repo: "demo"}
 	ctx := context.Background()
-	if w.manifest == nil {
+	if w.config == nil {
 		config, err := w.client.PushStream(ctx, ref, ocispec.MediaTypeImageConfig, strings.NewReader("{}"))
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		w.manifest, err = json.Marshal(ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{}})
-		if err != nil {
-			w.t.Fatal(err)
-		}
+		w.config = &config
 	}
-	if _, err := w.client.PutManifest(ctx, ref.WithTag(tag), ocispec.MediaTypeImageManifest, w.manifest); err != nil {
-		w.t.Fatal(fmt.Errorf("putting %s: %w", tag, err))
+	manifest, err := json.Marshal(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: *w.config, Layers: []ocispec.Descriptor{},
+		Annotations: map[string]string{"build.strata.key": string(id), "build.strata.unit": unit},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.client.PutManifest(ctx, ref.WithTag(id.Tag()), ocispec.MediaTypeImageManifest, manifest); err != nil {
+		w.t.Fatal(fmt.Errorf("putting %s: %w", id.Tag(), err))
 	}
 }
 
