@@ -106,6 +106,10 @@ func (r *Repo) configure(ctx context.Context) error {
 	if err := r.trusted(user); err != nil {
 		return err
 	}
+	if !r.pointsBack(repository) && !r.safe(user) {
+		return diag.Hint(fmt.Errorf("reading the git repository at %q: %q is elsewhere and does not say that it belongs here", r.root, r.gitDir),
+			"if it does: git config --global --add safe.directory %s", r.root)
+	}
 	// A repository without a work tree (core.bare) has no files that belong to it.
 	// Where others are linked to it, they are where the files are.
 	if r.gitDir == r.common {

@@ -181,7 +181,58 @@ func look(at string) (place, error) {
 			return place{}, broken(at, err)
 		}
 	}
+	for _, dir := range []string{p.gitDir, filepath.Join(p.gitDir, "info"), p.common, filepath.Join(p.common, "info"), filepath.Join(p.common, "objects/info")} {
+		if err := p.plain(dir); err != nil {
+			return place{}, broken(at, err)
+		}
+	}
 	return p, nil
+}
+
+// plain says whether what git opens by name in a folder of the repository is what
+// git puts there. Git would wait for a FIFO for good; and of a file elsewhere that
+// a link leads to, it quotes what it does not understand. No clone can bring
+// either, an archive can.
+func (p place) plain(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := filepath.Join(dir, e.Name())
+		switch {
+		case e.Type()&fs.ModeNamedPipe != 0:
+			return fmt.Errorf("%q is a FIFO", name)
+		case e.Type()&fs.ModeSymlink != 0:
+			real, err := filepath.EvalSymlinks(name)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			if err == nil && !within(real, p.gitDir) && !within(real, p.common) && !isRepository(filepath.Dir(real)) {
+				return fmt.Errorf("the link %q leads out of the repository", name)
+			}
+		}
+	}
+	return nil
+}
+
+// isRepository says whether a folder is one that git keeps: work trees were made of
+// links into another repository before git had a command for it.
+func isRepository(dir string) bool {
+	for _, name := range []string{"HEAD", "objects", "refs"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func within(path, dir string) bool {
+	rest, ok := strings.CutPrefix(path, dir)
+	return ok && (rest == "" || rest[0] == filepath.Separator)
 }
 
 func broken(at string, err error) error {
@@ -201,7 +252,38 @@ func commonDir(gitDir string) (string, error) {
 	if !filepath.IsAbs(target) {
 		target = filepath.Join(gitDir, target)
 	}
-	return filepath.EvalSymlinks(target)
+	common, err := filepath.EvalSymlinks(target)
+	if err != nil { // not quoted: it may be a line of any file that a link leads to
+		return "", fmt.Errorf("%q names no folder", filepath.Join(gitDir, "commondir"))
+	}
+	return common, nil
+}
+
+// pointsBack says whether a repository outside of its work tree belongs to it: it
+// names the work tree, as that of a linked one or of a submodule does. A file .git
+// alone could name any repository of this machine.
+func (p place) pointsBack(stored []setting) bool {
+	if within(p.gitDir, p.root) {
+		return true
+	}
+	if back, err := small(filepath.Join(p.gitDir, "gitdir")); err == nil {
+		if real, err := filepath.EvalSymlinks(filepath.Dir(back)); err == nil && real == p.root {
+			return true
+		}
+	}
+	for _, s := range stored {
+		if s.key != "core.worktree" {
+			continue
+		}
+		tree := s.value
+		if !filepath.IsAbs(tree) {
+			tree = filepath.Join(p.gitDir, tree)
+		}
+		if real, err := filepath.EvalSymlinks(tree); err == nil && real == p.root {
+			return true
+		}
+	}
+	return false
 }
 
 // maxPath bounds the files of a repository that hold one path.

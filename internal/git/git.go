@@ -23,7 +23,7 @@
 // Variables that begin with GIT_ don't reach git, but for those that say where the
 // user's settings are and how far to look for a repository (see [userSettings]):
 // those that hooks set lead to another repository than the folder's. So GIT_DIR is
-// no way to name a repository; a bare one beside its files can be linked to by a
+// no way to name a repository; a bare one below its files can be linked to by a
 // file .git, "gitdir: PATH".
 //
 // # Whose repository it is
@@ -43,6 +43,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/strata-build/strata/internal/diag"
@@ -111,10 +112,26 @@ func (m Machine) Version(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
+// maxMemory bounds what git takes for itself, in bytes; the files of a repository
+// that it maps don't count. A tree of a few kilobytes may have the same folder in
+// itself many times over, and more paths than any machine holds.
+const maxMemory = 1 << 30
+
+// exhausted says whether a process was ended by a signal of its own making, as it
+// is where memory gives out.
+func exhausted(err error) bool {
+	var e *exec.ExitError
+	if !errors.As(err, &e) {
+		return false
+	}
+	s, ok := e.Sys().(syscall.WaitStatus)
+	return ok && s.Signaled() && (s.Signal() == syscall.SIGSEGV || s.Signal() == syscall.SIGABRT || s.Signal() == syscall.SIGBUS)
+}
+
 // waitDelay is how long output is waited for once git has ended or was told to.
 // Where git is a script around the program, ending the script leaves that one at
 // work, with the pipe in its hands.
-const waitDelay = time.Second
+const waitDelay = 5 * time.Second
 
 // Output runs one command in the folder and gives its output without the last
 // line break.
@@ -122,7 +139,12 @@ func (r *Repo) Output(ctx context.Context, args ...string) (string, error) {
 	cmd := r.command(ctx, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
+	err := cmd.Start()
+	if err == nil {
+		bound(cmd.Process.Pid)
+		err = cmd.Wait()
+	}
+	if err != nil {
 		return "", r.failure(ctx, args[0], stderr.String(), err)
 	}
 	return strings.TrimSuffix(stdout.String(), "\n"), nil
@@ -157,6 +179,7 @@ func (r *Repo) Start(ctx context.Context, args ...string) (*Process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, r.failure(ctx, p.name, "", err)
 	}
+	bound(p.cmd.Process.Pid)
 	p.In, p.pipe, p.Out = in, out, bufio.NewReaderSize(out, 256<<10)
 	p.leave = context.AfterFunc(ctx, p.Kill)
 	return p, nil
@@ -249,6 +272,9 @@ func (r *Repo) failure(ctx context.Context, name, text string, err error) error 
 		return context.Cause(ctx)
 	case errors.Is(err, exec.ErrNotFound):
 		return diag.Hint(fmt.Errorf("reading the git repository at %q: %w", r.root, ErrMissing), "install git")
+	case strings.Contains(text, "ut of memory"), strings.Contains(text, "cannot create thread"), exhausted(err):
+		return diag.Hint(&Error{Command: name, Text: fmt.Sprintf("it needs more than %d MB of memory", maxMemory>>20), err: err},
+			"the history at %q holds a tree that is far larger than it looks", r.root)
 	case r.unborn(text):
 		return diag.Hint(ErrNoCommit, "commit something first")
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,6 +116,10 @@ func TestARepositoryIsWhereDotGitIs(t *testing.T) {
 	}
 	w.git("worktree", "add", "-q", "../tree")
 	w.git("init", "-q", "--separate-git-dir", "../elsewhere", "../separate")
+	if _, err := w.machine.Open(t.Context(), filepath.Join(w.top, "separate")); err == nil || diag.HintOf(err) == "" {
+		t.Errorf("a repository elsewhere is taken unasked: %v", err)
+	}
+	w.write("home/.gitconfig", "[safe]\n\tdirectory = "+w.top+"/separate\n")
 	for _, c := range []struct{ dir, root, prefix string }{
 		{"r", "r", ""}, {"r/sub/dir", "r", "sub/dir/"}, {"r/bare", "r", "bare/"}, {"r/marked", "r", "marked/"}, {"link/dir", "r", "sub/dir/"},
 		{"tree", "tree", ""}, {"separate", "separate", ""},
@@ -167,6 +172,19 @@ func TestABrokenRepositoryIsNotNone(t *testing.T) {
 				w.t.Fatal(err)
 			}
 		},
+		"a link to another file": func(w *world) { w.link("/etc/passwd", "r/.git/shallow") },
+		"a link in a folder":     func(w *world) { w.write("r/.git/info/x", ""); w.link("/etc/passwd", "r/.git/info/exclude") },
+		"a FIFO": func(w *world) {
+			if err := syscall.Mkfifo(filepath.Join(w.top, "r/.git/packed-refs"), 0o600); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+		"another's repository": func(w *world) {
+			if err := os.Rename(filepath.Join(w.top, "r/.git"), filepath.Join(w.top, "private")); err != nil {
+				w.t.Fatal(err)
+			}
+			w.write("r/.git", "gitdir: ../private\n")
+		},
 		"no files":                func(w *world) { w.git("config", "core.bare", "true") },
 		"an empty branch":         func(w *world) { w.write("r/.git/refs/heads/main", "") },
 		"a branch without commit": func(w *world) { w.write("r/.git/refs/heads/main", strings.Repeat("ab", 20)+"\n") },
@@ -194,6 +212,13 @@ func TestABrokenRepositoryIsNotNone(t *testing.T) {
 	w.git("init", "-q", "--template=")
 	if _, err := w.open(w.machine, "r").Output(t.Context(), "show", "-s", "HEAD"); !errors.Is(err, ErrNoCommit) {
 		t.Errorf("without a commit: %v", err)
+	}
+}
+
+func (w *world) link(target, name string) {
+	w.t.Helper()
+	if err := os.Symlink(target, filepath.Join(w.top, name)); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
@@ -453,5 +478,53 @@ func TestPointer(t *testing.T) {
 		if _, _, ok := Pointer([]byte(text)); ok {
 			t.Errorf("%q is a pointer", text)
 		}
+	}
+}
+
+// What git quotes of a file that it does not understand is in no error.
+func TestNoOtherFileIsQuoted(t *testing.T) {
+	for _, name := range []string{"shallow", "packed-refs", "commondir", "HEAD", "config", "index"} {
+		w := newWorld(t)
+		w.write("secret", "top: secret\n")
+		w.remove("r/.git/" + name)
+		w.link("../../secret", "r/.git/"+name)
+		r, err := w.machine.Open(t.Context(), w.dir)
+		if err == nil {
+			_, err = r.Output(t.Context(), "status")
+			r.Close()
+		}
+		if err == nil || strings.Contains(err.Error(), "top: secret") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A tree of a few hundred bytes that has more paths than any machine holds.
+func TestMemoryIsBounded(t *testing.T) {
+	w := newWorld(t)
+	const entry = "100644 blob e69de29bb2d1d6434b8b29ae775ad8c2e48c5391\t"
+	w.git("hash-object", "-w", "-t", "blob", "/dev/null")
+	lines := ""
+	for i := range 10 {
+		lines += fmt.Sprintf("%s%d\n", entry, i)
+	}
+	tree := ""
+	for range 10 {
+		cmd := exec.Command("git", "mktree")
+		cmd.Dir, cmd.Env, cmd.Stdin = w.dir, w.machine.Environ, strings.NewReader(lines)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree = strings.TrimSpace(string(out))
+		lines = ""
+		for i := range 10 {
+			lines += fmt.Sprintf("040000 tree %s\t%d\n", tree, i)
+		}
+	}
+	bomb := strings.TrimSpace(w.git("commit-tree", "-m", "bomb", tree))
+	_, err := w.open(w.machine, "r").Output(t.Context(), "log", "-1", "--raw", "--root", bomb)
+	if err == nil || !strings.Contains(err.Error(), "more than 1024 MB of memory") {
+		t.Errorf("got %v", err)
 	}
 }

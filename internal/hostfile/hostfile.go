@@ -83,9 +83,16 @@ func New(o Options) (*Access, error) {
 		return a, nil
 	}
 	// A file that the user names from elsewhere brings its own repository along.
+	// It is the only one where the folder at hand is none, such as a workspace of
+	// many clones, /tmp or the user's home.
 	file := a.abs(o.File)
-	if below(file, a.own[0]) || below(file, a.given) {
+	_, repository := worktree(dir, o.Ceilings)
+	alone := !repository && a.standsAlone(filepath.Dir(file))
+	if !alone && (below(file, a.own[0]) || below(file, a.given)) {
 		return a, nil
+	}
+	if alone {
+		a.own = nil
 	}
 	real, err := a.typed(file, false)
 	switch {
@@ -96,6 +103,18 @@ func New(o Options) (*Access, error) {
 	}
 	a.own = append(a.own, Repository(filepath.Dir(real), o.Ceilings))
 	return a, nil
+}
+
+// standsAlone says whether a file of this folder is of another project than the
+// one at hand, which is in no repository: it has a repository of its own, or the
+// folder at hand is one for everything.
+func (a *Access) standsAlone(folder string) bool {
+	real, err := filepath.EvalSymlinks(folder)
+	if err != nil || real == a.dir {
+		return false
+	}
+	_, repository := worktree(real, a.ceilings)
+	return repository || common(a.dir, a.ceilings)
 }
 
 // parse reads one value of --allow.

@@ -294,3 +294,46 @@ func TestHintsAreQuotedForAShell(t *testing.T) {
 		t.Errorf("%q does not end with %q", diag.HintOf(err), want)
 	}
 }
+
+// An archive has no .git: its links still lead nobody out of it, and its folder is
+// all that it is, wherever it was unpacked.
+func TestArchives(t *testing.T) {
+	top := tree(t, map[string]string{
+		"key": "secret", "shared/a/strata.yaml": "x", "shared/a/f": "own", "shared/b/f": "of another",
+		"shared/a/out": "-> ../../key", "shared/a/dir": "-> ../b", "clones/c/.git/HEAD": "ref: x", "clones/c/strata.yaml": "x", "clones/d/f": "of another",
+	})
+	if err := os.Chmod(filepath.Join(top, "shared"), 0o777|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	at := func(p string) string { return filepath.Join(top, p) }
+	for _, c := range []struct {
+		dir, file, read string
+		ok              bool
+	}{
+		{"shared", "a/strata.yaml", "a/f", true},
+		{"shared", "a/strata.yaml", "b/f", false},
+		{"shared", "", "b/f", true},
+		{"shared", "a/out", "", false},
+		{"clones", "c/strata.yaml", "d/f", false},
+		{"clones", "c/strata.yaml", "c/strata.yaml", true},
+		{"clones", "", "d/f", true},
+		{"shared/b", "../a/out", "", false},
+	} {
+		a, err := New(Options{Dir: at(c.dir), File: c.file})
+		if err == nil && c.read != "" {
+			_, err = a.ReadFile(c.read, 100)
+		}
+		if (err == nil) != c.ok {
+			t.Errorf("in %s with -f %q, reading %q: %v", c.dir, c.file, c.read, err)
+		}
+	}
+	a, err := New(Options{Dir: at("shared/a")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, ok := range map[string]bool{"new": true, "out": false, "dir/new": false, "../b/new": true, "/dev/stdout": true} {
+		if _, err := a.TypedForWriting(path); (err == nil) != ok {
+			t.Errorf("writing %s: %v", path, err)
+		}
+	}
+}

@@ -63,11 +63,25 @@ func below(path, dir string) bool {
 // must not lead out of there.
 func (a *Access) typed(path string, write bool) (string, error) {
 	var tops []string
-	real, err := follow(path, func(link, _ string) {
-		if top, ok := worktree(filepath.Dir(link), a.ceilings); ok {
+	file := ""
+	real, err := follow(path, func(link, rest string) {
+		at := filepath.Dir(link)
+		if top, ok := worktree(at, a.ceilings); ok {
 			tops = append(tops, top)
+			return
+		}
+		for _, top := range a.own { // such as an archive that was unpacked
+			if below(at, top) {
+				tops = append(tops, top)
+			}
+		}
+		if rest == "" && file == "" && !below(at, "/dev") {
+			file = at
 		}
 	})
+	if info, e := os.Stat(real); file != "" && len(tops) == 0 && (e != nil || !info.IsDir()) {
+		tops = append(tops, file) // a file of no repository: only its folder is known to belong to it
+	}
 	for _, top := range tops {
 		if !below(real, top) && !a.allows(real, write) {
 			return "", outside(real, write)

@@ -105,7 +105,7 @@ func examine(ctx context.Context, m git.Machine, r *git.Repo) (Info, error) {
 	info.Shallow = shallow == "true"
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		out, err := r.Output(ctx, "show", "-s", "--no-show-signature", "--format=%H %ct", "HEAD", "--") // which may be a file, too
+		out, err := r.Output(ctx, "log", "-1", "--no-show-signature", "--format=%H %ct", "HEAD", "--") // which may be a file, too
 		if err != nil {
 			return err
 		}
