@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -199,10 +200,10 @@ func (pub publication) attachments() ([]registry.Blob, error) {
 	}
 	for _, part := range []struct {
 		mediaType string
-		inv       *inventory.Inventory
-	}{{inventory.MediaTypeSmall, pub.inventory.Small()}, {inventory.MediaTypeFull, pub.inventory}} {
+		encode    func(io.Writer) error
+	}{{inventory.MediaTypeSmall, pub.inventory.EncodeSmall}, {inventory.MediaTypeFull, pub.inventory.Encode}} {
 		var b bytes.Buffer
-		if err := part.inv.Encode(&b); err != nil {
+		if err := part.encode(&b); err != nil {
 			return nil, err
 		}
 		blobs = append(blobs, registry.Blob{MediaType: part.mediaType, Data: b.Bytes()})

@@ -13,10 +13,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Limits on a coded inventory. A million files come to about 80 MB.
+// Limits on a coded inventory. A million files come to about 40 MB coded, and 80
+// MB decompressed.
 const (
-	maxCoded = 256 << 20
-	maxBody  = 512 << 20
+	maxCoded = 128 << 20
+	maxBody  = 256 << 20
 	maxUID   = 1<<32 - 1
 )
 
@@ -224,7 +225,7 @@ func (d *decoder) paths(entries []Entry) {
 
 // maxPaths bounds what front-coded paths come to when each is written out, so
 // that little data can't ask for much memory.
-const maxPaths = 1 << 30
+const maxPaths = maxText
 
 // cleanPath reports whether p is relative, without empty, "." and ".."
 // elements. The root, "", is clean.

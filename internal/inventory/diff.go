@@ -62,7 +62,7 @@ type Change struct {
 // inventories and gives one of the same part. The account files are those given,
 // since a change may replace them.
 func (v *Inventory) With(blob digest.Digest, changes []Change, passwd, group Account) (*Inventory, error) {
-	l := &layerList{entries: map[string]Entry{}, whiteouts: map[string]bool{}, opaques: map[string]bool{}}
+	l := newLayerList(nil)
 	for _, c := range changes {
 		if !cleanPath(c.Path) || len(c.Path) > maxPath {
 			return nil, fmt.Errorf("adding %q to an inventory: the path is not clean", c.Path)
@@ -71,11 +71,12 @@ func (v *Inventory) With(blob digest.Digest, changes []Change, passwd, group Acc
 			l.whiteouts[c.Path] = true
 			continue
 		}
-		l.entries[c.Path] = c.Entry
+		l.draft.put(c.Entry)
 		if c.Opaque {
 			l.opaques[c.Path] = true
 		}
 	}
+	l.seal()
 	next, err := v.apply(l, blob)
 	if err != nil {
 		return nil, fmt.Errorf("adding %s to an inventory: %w", blob, err)

@@ -40,6 +40,15 @@ func (v *Inventory) Encode(w io.Writer) error {
 	return nil
 }
 
+// EncodeSmall writes the small part of the inventory, which may be full.
+func (v *Inventory) EncodeSmall(w io.Writer) error {
+	small := *v
+	if !v.small { // what only the full part holds is not written
+		small.small, small.newest = true, v.newestOf(1<<63-1)
+	}
+	return small.Encode(w)
+}
+
 // encoder is made once: that takes 5 ms and 21 MB, more than most inventories.
 // One goroutine: the blocks, and so the bytes, do not depend on the machine.
 var encoder = sync.OnceValues(func() (*zstd.Encoder, error) {

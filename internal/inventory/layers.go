@@ -21,17 +21,24 @@ type Layer struct {
 	List      *List // what the layer says where it is known already; Open isn't called then
 }
 
-// Limits on what a layer may hold. They are far above what images have (the
-// largest of Docker Hub's official images has about 200,000 files) and keep a
-// hostile layer from filling the memory.
+// Limits on what an image's layers may hold. They are far above what images have
+// (the largest of Docker Hub's official images has about 200,000 files) and keep
+// hostile layers from filling the memory: two million empty files, which are 15 MB
+// of gzip, take half a gigabyte.
 const (
-	maxEntries  = 4 << 20
-	maxPath     = 4096 // PATH_MAX
-	maxAccount  = 1 << 20
-	maxXattrs   = 64 << 10 // a file
-	maxBlobs    = 1 << 12
-	parallelism = 2
+	maxEntries  = 2 << 20
+	maxText     = 256 << 20 // bytes of names, links and extended attributes
+	maxContents = 64 << 20  // bytes of files that are kept
+	// xattrOverhead is about what one attribute takes beside its name and value.
+	xattrOverhead = 256
+	maxPath       = 4096 // PATH_MAX
+	maxAccount    = 1 << 20
+	maxXattrs     = 64 << 10 // a file
+	maxBlobs      = 1 << 12
+	parallelism   = 2
 )
+
+var errTooMuchText = fmt.Errorf("names, links and extended attributes of more than %d MB", maxText>>20)
 
 // FromLayers gives the inventory of base with layers on top, reading every
 // layer once. The base must be full; nil is an image without layers. Layers are
@@ -53,11 +60,12 @@ func fromLayers(ctx context.Context, base *Inventory, layers []Layer) (*Inventor
 		return nil, nil, fmt.Errorf("adding layers to an inventory: %w", ErrNeedFull)
 	}
 	lists := make([]*layerList, len(layers))
+	var used budget
 	g, reading := errgroup.WithContext(ctx)
 	g.SetLimit(parallelism)
 	for i, l := range layers {
 		g.Go(func() (err error) {
-			lists[i], err = readLayer(reading, l)
+			lists[i], err = readLayer(reading, l, &used)
 			return err
 		})
 	}
@@ -123,96 +131,162 @@ func (v *Inventory) apply(l *layerList, blob digest.Digest) (*Inventory, error) 
 	if err != nil {
 		return nil, err
 	}
-	next.entries = mergeEntries(lower, upper)
+	if len(lower) == 1 && lower[0].Path == "" { // nothing but the root is left
+		if len(upper) == 0 || upper[0].Path != "" {
+			upper = insert(upper, lower)
+		}
+		next.entries = upper
+	} else {
+		next.entries = mergeEntries(lower, upper)
+	}
 	if len(next.entries) > maxEntries {
 		return nil, fmt.Errorf("more than %d files", maxEntries)
+	}
+	// Names of one file each have its link and attributes.
+	text := 0
+	for i := range next.entries {
+		e := &next.entries[i]
+		text += len(e.Path) + len(e.Link)
+		for k, v := range e.Xattrs {
+			text += len(k) + len(v) + xattrOverhead
+		}
+		if text > maxText {
+			return nil, errTooMuchText
+		}
 	}
 	return next, nil
 }
 
 // visible gives the lower entries that the layer neither hides nor replaces as
-// a whole. The result is fresh.
+// a whole: the same slice where that is all.
 func (l *layerList) visible(lower []Entry) []Entry {
-	out := make([]Entry, 0, len(lower)+len(l.entries))
+	var out []Entry
+	last, hidden := "", l.hidesBelow("") // neighbours mostly share their parent
 	for i := range lower {
-		if !l.hides(lower[i].Path) {
+		p := lower[i].Path
+		if parent := parentOf(p); parent != last {
+			last, hidden = parent, l.hidesBelow(parent)
+		}
+		switch hides := p != "" && (hidden || l.whiteouts[p]); {
+		case hides && out == nil:
+			out = append(make([]Entry, 0, len(lower)), lower[:i]...)
+		case !hides && out != nil:
 			out = append(out, lower[i])
 		}
+	}
+	if out == nil {
+		return lower
 	}
 	return out
 }
 
-// hides reports whether a path of a lower layer can't be seen through this one.
-// Entries that the layer sets itself are not asked for here: the merge replaces
-// them.
-func (l *layerList) hides(path string) bool {
-	if path == "" {
-		return false
-	}
-	if l.whiteouts[path] {
-		return true
-	}
-	for p := path; p != ""; {
-		p = parentOf(p)
-		if l.opaques[p] || (p != "" && l.whiteouts[p]) {
+// hidesBelow reports whether what lower layers have in a directory can't be seen
+// through this one.
+func (l *layerList) hidesBelow(dir string) bool {
+	for p := dir; ; p = parentOf(p) {
+		if l.opaques[p] || p != "" && l.whiteouts[p] {
 			return true
 		}
-		if e, ok := l.entries[p]; ok && e.Kind != Dir {
+		if e := l.get(p); e != nil && e.Kind != Dir {
 			return true
 		}
+		if p == "" {
+			return false
+		}
 	}
-	return false
 }
 
 // sorted gives the layer's entries in order, with hard links into lower layers
 // resolved and implied directories added. Lower is what it leaves of all.
 func (l *layerList) sorted(all, lower []Entry, blob int) ([]Entry, error) {
-	out := make([]Entry, 0, len(l.entries))
-	implied := map[string]bool{}
 	folders, err := l.odd(lower, all)
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range folders {
-		implied[p] = true
-		out = append(out, Entry{Path: p, Kind: Dir, Mode: 0o755, Blob: blob})
+	out := l.entries
+	if l.shared {
+		out = slices.Clone(out)
 	}
-	for path, e := range l.entries {
+	var implied []Entry
+	known, text := map[string]bool{}, 0
+	imply := func(p string) error {
+		known[p] = true
+		implied = append(implied, Entry{Path: p, Kind: Dir, Mode: 0o755, Blob: blob})
+		if text += len(p); text > maxText { // a long name implies thousands
+			return errTooMuchText
+		}
+		return nil
+	}
+	for _, p := range folders {
+		if err := imply(p); err != nil {
+			return nil, err
+		}
+	}
+	last := "\x00"
+	for i := range out {
+		e := &out[i]
+		path := e.Path
 		if e.Kind == hardLink {
-			i, ok := findEntry(lower, e.Link)
-			if !ok || lower[i].Kind == Dir {
+			at, ok := findEntry(lower, e.Link)
+			if !ok || lower[at].Kind == Dir {
 				return nil, fmt.Errorf("hard link %q leads to %q, which is not there", path, e.Link)
 			}
-			if t := lower[i]; t.Kind != Symlink && t.Mode != e.Mode || t.UID != e.UID || t.GID != e.GID || !maps.Equal(t.Xattrs, e.Xattrs) {
+			t := &lower[at]
+			if t.Kind != Symlink && t.Mode != e.Mode || t.UID != e.UID || t.GID != e.GID || !maps.Equal(t.Xattrs, e.Xattrs) {
 				return nil, fmt.Errorf("hard link %q changes the mode, owner or attributes of %q in a lower layer", path, e.Link)
 			}
-			e = lower[i]
+			*e = *t
 			e.Path = path
 		}
 		e.Blob = blob
-		out = append(out, e)
-		for p := path; p != ""; {
-			p = parentOf(p)
-			if _, ok := l.entries[p]; ok || implied[p] {
-				break
-			}
-			if i, ok := findEntry(lower, p); ok {
-				if lower[i].Kind != Dir {
-					return nil, fmt.Errorf("%q stands below %q, which is a %s", path, p, lower[i].Kind)
+		if path == "" {
+			continue
+		}
+		parent := parentOf(path)
+		if parent == last { // neighbours mostly share their parent
+			continue
+		}
+		last = parent
+		for p := parent; !known[p]; p = parentOf(p) {
+			if e := l.get(p); e != nil {
+				if e.Kind != Dir {
+					return nil, fmt.Errorf("%q stands below %q, which is a %s", path, p, e.Kind)
 				}
 				break
 			}
-			implied[p] = true
-			out = append(out, Entry{Path: p, Kind: Dir, Mode: 0o755, Blob: blob})
+			if at, ok := findEntry(lower, p); ok {
+				if lower[at].Kind != Dir {
+					return nil, fmt.Errorf("%q stands below %q, which is a %s", path, p, lower[at].Kind)
+				}
+				break
+			}
+			if err := imply(p); err != nil {
+				return nil, err
+			}
 		}
 	}
-	for path := range l.entries {
-		if p := parentOf(path); path != "" && l.entries[p].Kind != Dir && l.entries[p].Kind != None {
-			return nil, fmt.Errorf("%q stands below %q, which is a %s", path, p, l.entries[p].Kind)
+	slices.SortFunc(implied, func(a, b Entry) int { return strings.Compare(a.Path, b.Path) })
+	return insert(out, implied), nil
+}
+
+// insert puts entries among others, both sorted and without a path in common,
+// where possible without another copy of what may be millions.
+func insert(into, entries []Entry) []Entry {
+	if len(entries) == 0 {
+		return into
+	}
+	n := len(into)
+	out := append(into, entries...)
+	for at, k := len(out)-1, len(entries)-1; k >= 0; at-- {
+		if n > 0 && out[n-1].Path > entries[k].Path {
+			n--
+			out[at] = out[n]
+		} else {
+			out[at] = entries[k]
+			k--
 		}
 	}
-	slices.SortFunc(out, func(a, b Entry) int { return strings.Compare(a.Path, b.Path) })
-	return out, nil
+	return out
 }
 
 // mergeEntries merges two sorted lists; upper wins.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
@@ -19,14 +20,18 @@ import (
 // layer.
 const hardLink Kind = 'h'
 
-// layerList is what one layer says, in the order-free form that apply wants.
+// layerList is what one layer says. While it is read its entries are in draft;
+// [layerList.seal] makes a sorted list of them.
 type layerList struct {
-	entries   map[string]Entry
+	entries   []Entry
+	draft     *draft
+	links     []string // what hard links to lower layers lead to
+	shared    bool     // may be put on several inventories, so that they can't have the entries themselves
+	used      *budget
 	whiteouts map[string]bool
 	opaques   map[string]bool
 	accounts  map[[32]byte][]byte   // contents of files that may be passwd or group, or are kept
 	kept      map[[32]byte][]string // paths of the files that a trace keeps
-	inodes    inodes                // of hard links within the layer
 	remade    map[string]bool       // folders that stand where it had a file before
 	sparse    int64                 // bytes of sparse files so far, holes included
 }
@@ -38,7 +43,7 @@ const (
 )
 
 // readLayer streams one layer and verifies its digest.
-func readLayer(ctx context.Context, layer Layer) (_ *layerList, err error) {
+func readLayer(ctx context.Context, layer Layer, used *budget) (_ *layerList, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("reading layer %s: %w", layer.Blob, err)
@@ -61,7 +66,7 @@ func readLayer(ctx context.Context, layer Layer) (_ *layerList, err error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := readTar(plain)
+	list, err := readTar(plain, used)
 	if err == nil {
 		// What follows the archive's end belongs to the blob's digest too.
 		_, err = io.Copy(io.Discard, plain)
@@ -115,13 +120,14 @@ type List struct{ list *layerList }
 // ReadList reads a layer's uncompressed archive to its end. It is for layers
 // that are being made, whose blob has no digest yet; see [Layer].
 func ReadList(archive io.Reader) (*List, error) {
-	list, err := readTar(archive)
+	list, err := readTar(archive, &budget{})
 	if err == nil {
 		_, err = io.Copy(io.Discard, archive)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listing a layer's files: %w", err)
 	}
+	list.shared = true
 	return &List{list}, nil
 }
 
@@ -138,25 +144,52 @@ func (c *contextReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// readTar reads the entries of a layer.
-func readTar(r io.Reader) (*layerList, error) {
-	l := &layerList{
-		entries: map[string]Entry{}, whiteouts: map[string]bool{}, opaques: map[string]bool{},
+// budget is what layers that are read together have used of what they may: they
+// are all held until the last one is read.
+type budget struct{ entries, text, contents atomic.Int64 }
+
+// take counts one name with what is kept of it.
+func (b *budget) take(text int) error {
+	if b.entries.Add(1) > maxEntries {
+		return fmt.Errorf("more than %d files", maxEntries)
+	}
+	if b.text.Add(int64(text)) > maxText {
+		return errTooMuchText
+	}
+	return nil
+}
+
+func newLayerList(used *budget) *layerList {
+	return &layerList{
+		draft: newDraft(), used: used, whiteouts: map[string]bool{}, opaques: map[string]bool{},
 		accounts: map[[32]byte][]byte{}, kept: map[[32]byte][]string{},
 	}
+}
+
+// get gives the entry at a path, or nil, of a list that is whole.
+func (l *layerList) get(path string) *Entry {
+	if i, ok := findEntry(l.entries, path); ok {
+		return &l.entries[i]
+	}
+	return nil
+}
+
+// seal sorts the entries when all are there.
+func (l *layerList) seal() { l.entries, l.draft = l.draft.sorted(), nil }
+
+// readTar reads the entries of a layer.
+func readTar(r io.Reader, used *budget) (*layerList, error) {
+	l := newLayerList(used)
 	tr := tar.NewReader(r)
 	buf := make([]byte, 128<<10)
 	for {
 		hdr, err := tr.Next()
 		if err == io.EOF {
-			l.inodes.settle(l.entries)
+			l.seal()
 			return l, nil
 		}
 		if err != nil {
 			return nil, err
-		}
-		if len(l.entries)+len(l.whiteouts)+len(l.opaques) > maxEntries {
-			return nil, fmt.Errorf("more than %d files", maxEntries)
 		}
 		if err := l.add(hdr, tr, buf); err != nil {
 			return nil, err
@@ -173,6 +206,9 @@ func (l *layerList) add(hdr *tar.Header, content io.Reader, buf []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := l.used.take(len(p) + len(hdr.Linkname)); err != nil {
+		return err
+	}
 	if base := path.Base(p); strings.HasPrefix(base, whiteoutPrefix) {
 		return l.addWhiteout(parentOf(p), base)
 	}
@@ -180,6 +216,12 @@ func (l *layerList) add(hdr *tar.Header, content io.Reader, buf []byte) error {
 	if err != nil {
 		return err
 	}
+	for k, v := range e.Xattrs {
+		if l.used.text.Add(int64(len(k)+len(v)+xattrOverhead)) > maxText {
+			return errTooMuchText
+		}
+	}
+	first := -1
 	switch e.Kind {
 	case File:
 		if err := l.checkSparse(hdr); err != nil {
@@ -188,23 +230,26 @@ func (l *layerList) add(hdr *tar.Header, content io.Reader, buf []byte) error {
 		if err := l.readContent(&e, content, buf); err != nil {
 			return err
 		}
-		l.inodes.forget(p)
 	case hardLink:
-		e, err = l.linked(e)
+		first, err = l.linked(&e)
 		if err != nil {
 			return err
 		}
-	default:
-		l.inodes.forget(p)
 	}
-	old, ok := l.entries[p]
+	old, ok := l.draft.get(p)
 	switch {
 	case ok && old.Kind == Dir && e.Kind != Dir:
-		l.dropBelow(p)
+		if err := l.draft.dropBelow(p); err != nil {
+			return err
+		}
 	case ok && old.Kind != Dir && e.Kind == Dir:
 		l.covered(p)
 	}
-	l.entries[p] = e
+	if first >= 0 {
+		l.draft.putName(p, first)
+	} else {
+		l.draft.put(e)
+	}
 	return nil
 }
 
@@ -236,44 +281,36 @@ func (l *layerList) addWhiteout(dir, base string) error {
 		return fmt.Errorf("whiteout %q names no file", base)
 	default: // it takes away what the layer has brought there before, too
 		p := join(dir, name)
-		if l.entries[p].Kind == Dir {
+		if old, ok := l.draft.get(p); ok && old.Kind == Dir {
 			return fmt.Errorf("it takes away the folder %q, which it has brought itself", p)
 		}
-		delete(l.entries, p)
-		l.inodes.forget(p)
+		l.draft.drop(p)
 		l.whiteouts[p] = true
 	}
 	return nil
 }
 
-// linked gives the entry of a hard link: a copy of its target when that is in
-// this layer, a mark for apply when it is not.
-func (l *layerList) linked(e Entry) (Entry, error) {
+// linked gives the number of the file that a hard link is another name of, and
+// makes e what the file is then, when that is in this layer. When it is not, it
+// makes e a mark for apply and gives -1.
+func (l *layerList) linked(e *Entry) (int, error) {
 	target, err := cleanName(e.Link)
 	if err != nil {
-		return e, err
+		return 0, err
 	}
 	if target == e.Path {
-		return e, fmt.Errorf("hard link %q leads to itself", e.Path)
+		return 0, fmt.Errorf("hard link %q leads to itself", e.Path)
 	}
-	l.inodes.forget(e.Path)
-	if t, ok := l.entries[target]; ok {
+	if t, ok := l.draft.get(target); ok {
 		if t.Kind == Dir {
-			return e, fmt.Errorf("hard link %q leads to the directory %q", e.Path, target)
+			return 0, fmt.Errorf("hard link %q leads to the directory %q", e.Path, target)
 		}
-		return l.inodes.link(e, target, t), nil
+		*e = relink(t, *e)
+		return l.draft.link(target, *e), nil
 	}
 	e.Link = target
-	return e, nil
-}
-
-func (l *layerList) dropBelow(dir string) {
-	for p := range l.entries {
-		if strings.HasPrefix(p, dir+"/") {
-			delete(l.entries, p)
-			l.inodes.forget(p)
-		}
-	}
+	l.links = append(l.links, target)
+	return -1, nil
 }
 
 // readContent hashes a regular file, and keeps it when a trace does or when it
@@ -284,7 +321,18 @@ func (l *layerList) readContent(e *Entry, r io.Reader, buf []byte) error {
 	w := io.Writer(h)
 	var kept *strings.Builder
 	keep := Kept(e.Path) && e.Size <= maxKept
-	if base := path.Base(e.Path); keep || (base == "passwd" || base == "group") && e.Size <= maxAccount {
+	base := path.Base(e.Path)
+	account := (base == "passwd" || base == "group") && e.Size <= maxAccount
+	if keep || account {
+		// A copy of an account file is not worth an error; one that is used and
+		// was not held makes the account unknown.
+		if room := l.used.contents.Add(e.Size) <= maxContents; !room && keep {
+			return fmt.Errorf("package databases and account files of more than %d MB", maxContents>>20)
+		} else if !room {
+			account = e.Path == "etc/"+base
+		}
+	}
+	if keep || account {
 		kept = &strings.Builder{}
 		w = io.MultiWriter(h, kept)
 	}

@@ -75,17 +75,19 @@ func traceOf(n int, v *Inventory, lists []*layerList) *Trace {
 	t := &Trace{Blobs: slices.Clone(v.blobs[n:]), Files: map[string][]byte{}}
 	touched, hidden := map[string]bool{}, map[string]bool{}
 	for _, l := range lists {
-		for p, e := range l.entries {
+		for i := range l.entries {
+			e := &l.entries[i]
+			p := e.Path
 			at := v.Lookup(p)
 			if at.Kind == None || at.Blob < n {
 				touched[p] = true
 			}
-			if e.Kind == hardLink {
-				touched[e.Link] = true
-			}
 			if e.Kind != Dir && at.Kind == Dir {
 				hidden[p] = true
 			}
+		}
+		for _, p := range l.links {
+			touched[p] = true
 		}
 		for p := range l.whiteouts {
 			touched[p], hidden[p] = true, true
@@ -199,6 +201,9 @@ func readTrace(r io.Reader) (*Trace, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if hdr.Size > maxTrace { // a sparse file costs its maker nothing
+			return nil, fmt.Errorf("%q has %d bytes", hdr.Name, hdr.Size)
 		}
 		data, err := io.ReadAll(tr)
 		if err != nil {
