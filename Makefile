@@ -45,6 +45,13 @@ demo: build ## Build both examples from nothing, change a line, build again
 test: build ## Every test, the end-to-end ones included (as root)
 	$(ROOTLY) scripts/bases.sh
 	$(ROOTLY) "$$(command -v go)" test -timeout 40m -tags embedrunc ./...
+	$(ROOTLY) scripts/fuzz.sh 5s
+
+FUZZTIME ?= 60s
+
+.PHONY: fuzz
+fuzz: ## Fuzz every target for a minute (FUZZTIME=10m: longer); for a nightly run
+	$(ROOTLY) scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: race
 race: setup ## The tests that need no engine, under the race detector

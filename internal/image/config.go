@@ -88,9 +88,11 @@ func (c *config) setRun(key string, value any) {
 	c.run[key] = marshal(value)
 }
 
-// unmarshal reads a field whose type was checked when the config was parsed.
+// unmarshal reads a field whose type was checked when the config was parsed. A
+// null is as good as none, and leaves what is there: Docker's own tools write
+// "Labels": null.
 func unmarshal(raw json.RawMessage, into any) {
-	if len(raw) > 0 {
+	if len(raw) > 0 && string(raw) != "null" {
 		_ = json.Unmarshal(raw, into)
 	}
 }

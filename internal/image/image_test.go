@@ -340,3 +340,27 @@ func TestBlobIsPlainTar(t *testing.T) {
 		t.Errorf("blob %+v", blob)
 	}
 }
+
+// A null in a base's config says nothing, as what Docker's own tools write does.
+func TestNullsInConfig(t *testing.T) {
+	parent, inv := parentWith(t, `{"os":"linux","architecture":"amd64","config":{"Labels":null,"Env":null,"Volumes":null,"ExposedPorts":null,"Cmd":null}}`)
+	tail := []Instruction{
+		{Line: 2, Command: &instructions.LabelCommand{Labels: instructions.KeyValuePairs{{Key: "a", Value: "b"}}}},
+		{Line: 3, Command: &instructions.VolumeCommand{Volumes: []string{"/v"}}},
+	}
+	a, err := Append(parent, inv, tail, Options{Labels: map[string]string{"c": "d"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := a.Image(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c ocispec.Image
+	if err := json.Unmarshal(made.Config, &c); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := c.Config.Volumes["/v"]; !ok || c.Config.Labels["a"] != "b" || c.Config.Labels["c"] != "d" {
+		t.Errorf("%s", made.Config)
+	}
+}
