@@ -136,8 +136,15 @@ type dated struct {
 	time stamp
 }
 
+// maxMembers bounds the entries of an archive that are held: a few megabytes can
+// name millions. The engine unpacks one that has more.
+var maxMembers = 500_000 // a test lowers it
+
 // entry unpacks one entry.
 func (u *unpacking) entry(hdr *tar.Header) error {
+	if len(u.archive.nodes) >= maxMembers {
+		return inexact("the archive %q has more than %d entries", u.archive.file.path, maxMembers)
+	}
 	u.archive.nodes = append(u.archive.nodes, nil)
 	if hdr.Typeflag == tar.TypeXGlobalHeader {
 		return nil

@@ -1,10 +1,16 @@
 package image
 
 import (
+	"archive/tar"
+	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
+	"path"
+	"strings"
 	"testing"
 
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -115,4 +121,85 @@ func FuzzRebaseConfig(f *testing.F) {
 			t.Errorf("an image without changes has conflicts: %v", conflicts)
 		}
 	})
+}
+
+// addOf is an ADD of an archive to /d/.
+func addOf(archive []byte) ([]Instruction, Options) {
+	f := File{Path: "a.tar", Match: "a.tar", Kind: inventory.File, Size: int64(len(archive)), Digest: digest.FromBytes(archive)}
+	in := Instruction{
+		Line: 2, History: "ADD # buildkit", Files: []File{f},
+		Command: &instructions.AddCommand{SourcesAndDest: instructions.SourcesAndDest{SourcePaths: []string{"a.tar"}, DestPath: "/d/"}},
+	}
+	return []Instruction{in}, Options{Open: opening(string(archive))}
+}
+
+// archiveOf gives a tar archive of headers, regular files filled with x.
+func archiveOf(f testing.TB, headers ...tar.Header) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range headers {
+		if err := w.WriteHeader(&h); err != nil {
+			f.Fatal(err)
+		}
+		if _, err := io.WriteString(w, strings.Repeat("x", int(h.Size))); err != nil {
+			f.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		f.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// No archive that ADD unpacks makes an append panic or leaves its destination, and
+// the layer that it becomes can be listed.
+func FuzzUnpack(f *testing.F) {
+	f.Add(archiveOf(f, tar.Header{Typeflag: tar.TypeReg, Name: "../../etc/passwd", Size: 3}))
+	f.Add(archiveOf(f, tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "/etc"}, tar.Header{Typeflag: tar.TypeReg, Name: "l/passwd", Size: 3}))
+	f.Add(archiveOf(f, tar.Header{Typeflag: tar.TypeReg, Name: "a", Size: 3}, tar.Header{Typeflag: tar.TypeLink, Name: "b", Linkname: "../../etc/shadow"}))
+	f.Add(archiveOf(f, tar.Header{Typeflag: tar.TypeLink, Name: "b", Linkname: "b"}, tar.Header{Typeflag: tar.TypeDir, Name: "./"}, tar.Header{Typeflag: tar.TypeChar, Name: "c", Devmajor: 1}))
+	f.Add(archiveOf(f, tar.Header{Typeflag: tar.TypeReg, Name: ".wh.x"}, tar.Header{Typeflag: tar.TypeFifo, Name: "p", Mode: 0o7777, Uid: 1 << 20}))
+	f.Fuzz(func(t *testing.T, archive []byte) {
+		tail, o := addOf(archive)
+		a, err := Append(Scratch(linux), inventory.Empty(), tail, o)
+		if err != nil {
+			return
+		}
+		var blob bytes.Buffer
+		b, err := a.WriteBlob(&blob)
+		if err != nil {
+			if inexact := (*NotExact)(nil); errors.As(err, &inexact) {
+				return
+			}
+			t.Fatal(err)
+		}
+		if _, err := a.Inventory(b); err != nil {
+			t.Fatal(err)
+		}
+		layer := inventory.Layer{Blob: b.Descriptor.Digest, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob.Bytes())), nil }}
+		v, err := inventory.FromLayers(t.Context(), nil, []inventory.Layer{layer})
+		if err != nil {
+			t.Fatalf("the layer can't be listed: %v", err)
+		}
+		for e := range v.All() {
+			if p := e.Path; p != "" && p != "d" && !strings.HasPrefix(p, "d/") || p != "" && path.Clean(p) != p {
+				t.Errorf("it writes %q", p)
+			}
+		}
+	})
+}
+
+// An archive of millions of entries is left to the engine.
+func TestArchiveTooLarge(t *testing.T) {
+	defer func(before int) { maxMembers = before }(maxMembers)
+	maxMembers = 2
+	var headers []tar.Header
+	for _, name := range []string{"a", "b", "c"} {
+		headers = append(headers, tar.Header{Typeflag: tar.TypeReg, Name: name})
+	}
+	tail, o := addOf(archiveOf(t, headers...))
+	_, err := Append(Scratch(linux), inventory.Empty(), tail, o)
+	if inexact := (*NotExact)(nil); !errors.As(err, &inexact) || !strings.Contains(inexact.Reason, "more than 2 entries") {
+		t.Errorf("got %v", err)
+	}
 }
