@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// draft holds the entries of a layer while it is read, in a third of the memory
+// draft holds the entries of a layer while it is read, in half the memory
 // that they take later: a layer of a few megabytes can name millions of files, and
 // a slice that grows holds what it has twice.
 type draft struct {
@@ -20,7 +20,7 @@ type draft struct {
 }
 
 type brief struct {
-	path       string
+	path, link string
 	size, time int64
 	content    *[32]byte // nil for none
 	common     int32     // -1: the entry is gone
@@ -42,7 +42,7 @@ var emptyContent = sha256.Sum256(nil)
 
 func newDraft() *draft { return &draft{at: map[string]int32{}} }
 
-func (d *draft) number(i int) *brief { return &d.chunks[i/draftChunk][i%draftChunk] }
+func (d *draft) brief(i int) *brief { return &d.chunks[i/draftChunk][i%draftChunk] }
 
 // put sets the entry of its path.
 func (d *draft) put(e Entry) {
@@ -54,7 +54,7 @@ func (d *draft) put(e Entry) {
 // slot gives the place of a path's entry. What it held is gone.
 func (d *draft) slot(path string) *brief {
 	i, ok := d.at[path]
-	if ok && d.number(int(i)).inode == first {
+	if ok && d.brief(int(i)).inode == first {
 		d.leave(int(i))
 		ok = false
 	}
@@ -65,14 +65,14 @@ func (d *draft) slot(path string) *brief {
 		}
 		d.at[path] = i
 	}
-	p := d.number(int(i))
+	p := d.brief(int(i))
 	*p = brief{common: -1}
 	return p
 }
 
 // set makes p, which has its path, hold an entry.
 func (d *draft) set(p *brief, e Entry) {
-	p.size, p.time, p.content = e.Size, e.Time, nil
+	p.link, p.size, p.time, p.content = e.Link, e.Size, e.Time, nil
 	switch {
 	case e.Content == emptyContent:
 		p.content = &emptyContent
@@ -80,7 +80,7 @@ func (d *draft) set(p *brief, e Entry) {
 		content := e.Content
 		p.content = &content
 	}
-	e.Path, e.Size, e.Time, e.Content = "", 0, 0, [32]byte{}
+	e.Path, e.Link, e.Size, e.Time, e.Content = "", "", 0, 0, [32]byte{}
 	if p.common >= 0 && len(d.common[p.common].Xattrs) > 0 { // no other entry has those
 		d.common[p.common] = e
 		return
@@ -95,11 +95,11 @@ func (d *draft) set(p *brief, e Entry) {
 // its number for [draft.putName].
 func (d *draft) link(target string, e Entry) int {
 	i := int(d.at[target])
-	p := d.number(i)
+	p := d.brief(i)
 	switch {
 	case p.inode > 0:
 		i = int(p.inode) - 1
-		p = d.number(i)
+		p = d.brief(i)
 	case p.inode == alone:
 		p.inode = first
 	}
@@ -125,7 +125,7 @@ func (d *draft) drop(path string) {
 
 // leave takes the name of an entry away, and the entry with its only name.
 func (d *draft) leave(i int) {
-	p := d.number(i)
+	p := d.brief(i)
 	delete(d.at, p.path)
 	d.gone++
 	if p.inode == first {
@@ -137,18 +137,18 @@ func (d *draft) leave(i int) {
 
 // named reports whether there is an entry with this number.
 func (d *draft) named(i int) bool {
-	p := d.number(i)
+	p := d.brief(i)
 	return p.common >= 0 && p.inode != nameless
 }
 
 func (d *draft) entry(i int) Entry {
-	p := d.number(i)
+	p := d.brief(i)
 	path := p.path
 	if p.inode > 0 {
-		p = d.number(int(p.inode) - 1)
+		p = d.brief(int(p.inode) - 1)
 	}
 	e := d.common[p.common]
-	e.Path, e.Size, e.Time = path, p.size, p.time
+	e.Path, e.Link, e.Size, e.Time = path, p.link, p.size, p.time
 	if p.content != nil {
 		e.Content = *p.content
 	}
@@ -174,7 +174,7 @@ func (d *draft) dropBelow(dir string) error {
 		return fmt.Errorf("%q and others before it take the place of a directory too often", dir)
 	}
 	for i := range d.n {
-		if d.named(i) && strings.HasPrefix(d.number(i).path, dir+"/") {
+		if d.named(i) && strings.HasPrefix(d.brief(i).path, dir+"/") {
 			d.leave(i)
 		}
 	}
@@ -190,7 +190,7 @@ func (d *draft) sorted() []Entry {
 			order = append(order, int32(i))
 		}
 	}
-	slices.SortFunc(order, func(a, b int32) int { return strings.Compare(d.number(int(a)).path, d.number(int(b)).path) })
+	slices.SortFunc(order, func(a, b int32) int { return strings.Compare(d.brief(int(a)).path, d.brief(int(b)).path) })
 	// Room for the few directories that a layer mostly implies.
 	out := make([]Entry, 0, len(order)+16)
 	for _, i := range order {

@@ -24,7 +24,7 @@ type Layer struct {
 // Limits on what an image's layers may hold. They are far above what images have
 // (the largest of Docker Hub's official images has about 200,000 files) and keep
 // hostile layers from filling the memory: two million empty files, which are 15 MB
-// of gzip, take half a gigabyte.
+// of gzip, take some 600 MB.
 const (
 	maxEntries  = 2 << 20
 	maxText     = 256 << 20 // bytes of names, links and extended attributes
