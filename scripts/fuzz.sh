@@ -16,7 +16,7 @@ targets() { # PACKAGE TARGET
 
 one() { # PACKAGE TARGET
 	local log=$logs/${1//\//_}.$2 started=$SECONDS
-	if go test -run '^$' -fuzz "^$2\$" -fuzztime "$time" -fuzzminimizetime 100x -parallel 1 -timeout 0 "$1" >"$log" 2>&1; then
+	if go test -run '^$' -fuzz "^$2\$" -fuzztime "$time" -fuzzminimizetime 10x -parallel 1 -timeout 0 "$1" >"$log" 2>&1; then
 		printf 'ok     %4d s  %10s inputs  %s %s\n' $((SECONDS - started)) "$(sed -nE 's/.*execs: ([0-9]+).*/\1/p' "$log" | tail -1)" "$1" "$2"
 		return 0
 	fi
