@@ -267,7 +267,7 @@ func readBaseConfig(ctx context.Context, c Config, ref registry.Ref) (dockerfile
 
 // WriteFile puts a file in place in one step, making its folder.
 func WriteFile(file string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(file), ".tmp-*")

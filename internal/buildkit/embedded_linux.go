@@ -98,7 +98,7 @@ func checkUser(euid int) error {
 // start does the steps in the order that they depend on; each step adds how it
 // is undone.
 func (e *Embedded) start(ctx context.Context, o Options) error {
-	if err := os.MkdirAll(o.Root, 0o711); err != nil {
+	if err := os.MkdirAll(o.Root, 0o700); err != nil {
 		return fmt.Errorf("opening engine: %w", err)
 	}
 	if err := takeTurn(ctx, o); err != nil {
@@ -114,7 +114,7 @@ func (e *Embedded) start(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	dropOldRuncs(o.Root, runc)
+	e.undo = append(e.undo, runc.close)
 	e.left = leftovers{root: o.Root, runc: runc, cgroup: o.CgroupParent}
 	e.undo = append(e.undo, e.left.clear)
 	if err := e.left.clear(); err != nil {
@@ -124,10 +124,10 @@ func (e *Embedded) start(ctx context.Context, o Options) error {
 		return fmt.Errorf("opening engine: %w", err)
 	}
 	e.undo = append(e.undo, func() error { e.globals.restore(); return nil })
-	if err := e.startEngine(ctx, o, runc); err != nil {
+	if err := e.startEngine(ctx, o, runc.path); err != nil {
 		return fmt.Errorf("opening engine %q: %w", o.Root, err)
 	}
-	return nil
+	return runc.wait()
 }
 
 func (e *Embedded) startEngine(ctx context.Context, o Options, runc string) error {

@@ -29,4 +29,4 @@ func RegisterBinfmt(string) error {
 }
 
 // RuncPath gives "": there is no runc on this system.
-func RuncPath(string) string { return "" }
+func RuncPath() (path, from string) { return "", "" }

@@ -25,6 +25,7 @@ const (
 // MirrorFolder/HOST/REPO) and then the host itself.
 type hosts struct {
 	registry  func() (string, error)
+	inProcess func() (http.RoundTripper, error)
 	noMirror  bool
 	transport *wire.Transport
 	origins   *origins
@@ -33,7 +34,7 @@ type hosts struct {
 func newHosts(o Options, from *origins) *hosts {
 	// HTTP/2 is off: its flow control bounds uploads (golang/go#14077).
 	over := wire.New(wire.Options{Limits: o.Limits, PerHost: 8, HTTP1: true})
-	return &hosts{registry: o.Registry, noMirror: o.NoMirror, transport: over, origins: from}
+	return &hosts{registry: o.Registry, inProcess: o.InProcess, noMirror: o.NoMirror, transport: over, origins: from}
 }
 
 // lookup implements docker.RegistryHosts.
@@ -56,10 +57,18 @@ func (h *hosts) lookup(host string) ([]docker.RegistryHost, error) {
 // mirrored tells whether the embedded registry may hold content of host. A
 // port can't stand in the name of a repository.
 func (h *hosts) mirrored(host string) bool {
-	return h.registry != nil && !h.noMirror && !strings.Contains(host, ":")
+	return (h.registry != nil || h.inProcess != nil) && !h.noMirror && !strings.Contains(host, ":")
 }
 
 func (h *hosts) own(path string, can docker.HostCapabilities) ([]docker.RegistryHost, error) {
+	if h.inProcess != nil {
+		next, err := h.inProcess()
+		if err != nil {
+			return nil, err
+		}
+		client := &http.Client{Transport: &noting{next: next, host: RegistryHost, origins: h.origins}}
+		return []docker.RegistryHost{{Client: client, Scheme: "http", Host: RegistryHost, Path: path, Capabilities: can}}, nil
+	}
 	if h.registry == nil {
 		return nil, nil
 	}

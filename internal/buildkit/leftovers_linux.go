@@ -25,7 +25,7 @@ const (
 // itself never does. The lock on root must be held.
 type leftovers struct {
 	root   string // state of the engine
-	runc   string
+	runc   program
 	cgroup string // parent of every container's cgroup
 }
 
@@ -49,8 +49,8 @@ func (l leftovers) clear() error {
 
 // scratch lists the folders and files that mean nothing to a new engine.
 func (l leftovers) scratch() []string {
-	out := []string{filepath.Join(l.root, "tmp")}
-	for _, pattern := range []string{"runc-*/executor/*", "runc-*/cachemounts/*"} {
+	out := []string{filepath.Join(l.root, "tmp"), filepath.Join(l.root, "bin")} // bin: where earlier versions had runc
+	for _, pattern := range []string{"unpack-*", "runc-*/executor/*", "runc-*/cachemounts/*"} {
 		found, _ := filepath.Glob(filepath.Join(l.root, pattern))
 		out = append(out, found...)
 	}
@@ -68,7 +68,8 @@ func (l leftovers) killContainers() {
 			continue
 		}
 		// An error means that it is gone or broken; its cgroup is killed next.
-		_ = exec.Command(l.runc, "delete", "--force", id).Run()
+		_ = l.runc.wait()
+		_ = exec.Command(l.runc.path, "delete", "--force", id).Run()
 		_ = os.RemoveAll(filepath.Dir(state))
 	}
 	bundles, _ := filepath.Glob(filepath.Join(l.root, "runc-*", "executor", "*", "rootfs"))

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"net/http"
 	"path/filepath"
 	"time"
 
@@ -35,6 +36,9 @@ type Options struct {
 	// embedded registry listens. It is called when the engine first needs it;
 	// nil means that there is none.
 	Registry func() (string, error)
+	// InProcess gives the embedded registry without a port, in place of Registry:
+	// what other accounts, and steps with the machine's network, can't reach.
+	InProcess func() (http.RoundTripper, error)
 	// NoMirror stops the engine from asking the embedded registry's mirrors first
 	// for images of other hosts.
 	NoMirror bool

@@ -1,11 +1,28 @@
 package buildkit
 
-// RuncPath gives the runc that an engine with its state under root would use,
-// unpacking the one in the binary if need be; "" when there is none.
-func RuncPath(root string) string {
-	path, err := findRunc("", root)
+import (
+	"os"
+	"sync"
+)
+
+// RuncPath gives the runc that an engine would use, as a path that this
+// process's children can execute while it runs, and where it comes from; "" when
+// there is none.
+func RuncPath() (path, from string) {
+	p, err := runcOnce()
 	if err != nil {
-		return ""
+		return "", ""
 	}
-	return path
+	if p.hold != nil {
+		return p.path, "in this program"
+	}
+	return p.path, p.path
 }
+
+var runcOnce = sync.OnceValues(func() (program, error) {
+	p, err := findRunc("", os.TempDir())
+	if err == nil {
+		err = p.wait()
+	}
+	return p, err
+})

@@ -108,7 +108,8 @@ func (a *app) readLimits() error {
 	return nil
 }
 
-// home is where everything lies that Strata keeps on this machine.
+// home is where everything lies that Strata keeps on this machine. Root does not
+// use the home of somebody else.
 func (a *app) home() string {
 	env := a.machine.Getenv
 	if h := env("STRATA_HOME"); h != "" {
@@ -117,13 +118,13 @@ func (a *app) home() string {
 		}
 		return h
 	}
-	if d := env("XDG_DATA_HOME"); d != "" {
+	if d := env("XDG_DATA_HOME"); d != "" && !another(d) {
 		return filepath.Join(d, "strata")
 	}
-	if h := env("HOME"); h != "" {
+	if h := env("HOME"); h != "" && !another(h) {
 		return filepath.Join(h, ".local", "share", "strata")
 	}
-	return "/var/lib/strata" // a service without a home
+	return "/var/lib/strata" // a service without a home, or sudo -E
 }
 
 func (a *app) palette(w io.Writer) view.Palette {
@@ -162,6 +163,9 @@ func (a *app) openRegistry() (*registry.Embedded, error) {
 	if a.embedded != nil {
 		return a.embedded, nil
 	}
+	if err := a.secureHome(); err != nil {
+		return nil, err
+	}
 	e, err := registry.OpenEmbedded(filepath.Join(a.home(), "registry"))
 	if err != nil && diag.HintOf(err) == "" {
 		err = diag.Hint(err, "Strata keeps everything below %s; $STRATA_HOME names another folder", a.home())
@@ -185,7 +189,8 @@ func (a *app) client() (*registry.Client, error) {
 	}), nil
 }
 
-// listen gives the address at which engines reach the embedded registry.
+// listen gives the address at which engines elsewhere on this machine reach the
+// embedded registry.
 func (a *app) listen() (string, error) {
 	a.listening.Lock()
 	defer a.listening.Unlock()
@@ -407,6 +412,9 @@ func (a *app) estimator(project string) func(layer, variant, platform string, ac
 }
 
 func (a *app) records() (*record.Store, error) {
+	if err := a.secureHome(); err != nil {
+		return nil, err
+	}
 	return record.Open(filepath.Join(a.home(), "records"))
 }
 

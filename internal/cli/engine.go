@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -91,10 +92,13 @@ func engineCredential() buildkit.Credential {
 
 // openEmbedded opens the engine in this process.
 func (a *app) openEmbedded(ctx context.Context, tell say) (*buildkit.Embedded, error) {
+	if err := a.secureHome(); err != nil {
+		return nil, err
+	}
 	a.machine.cleanup.begin()
 	e, err := buildkit.Open(ctx, buildkit.Options{
 		Root:           filepath.Join(a.home(), "engine"),
-		Registry:       a.listen,
+		InProcess:      a.inProcess,
 		MaxParallelism: a.flags.steps,
 		Credential:     engineCredential(),
 		Limits:         a.limits,
@@ -111,6 +115,18 @@ func (a *app) openEmbedded(ctx context.Context, tell say) (*buildkit.Embedded, e
 		return e.Close()
 	})
 	return e, nil
+}
+
+// inProcess gives the engine in this process the embedded registry. Units that
+// are built at once ask for it.
+func (a *app) inProcess() (http.RoundTripper, error) {
+	a.listening.Lock()
+	defer a.listening.Unlock()
+	e, err := a.openRegistry()
+	if err != nil {
+		return nil, err
+	}
+	return e.RoundTripper(), nil
 }
 
 // engineRef is the name under which engines reach a repository. The embedded

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,8 +105,8 @@ func (a *app) doctorOptions() doctor.Options {
 	o := doctor.Options{
 		StateDir: a.home(), Remote: a.remote(), Platforms: a.platforms(), Now: a.machine.Now, Repository: a.standing,
 	}
-	if path := buildkit.RuncPath(filepath.Join(a.home(), "engine")); path != "" {
-		o.Runc = path
+	if !o.Remote {
+		o.Runc, o.RuncFrom = buildkit.RuncPath()
 	}
 	if config != "" {
 		o.DockerConfig = filepath.Join(config, "config.json")
@@ -340,7 +341,7 @@ data folder): the registry, the engine's store, records and caches.`,
 }
 
 // parts are the folders under home.
-var parts = []string{"registry", "engine", "records", "cache", "watch"}
+var parts = doctor.Parts
 
 func (a *app) showStore(asJSON bool) error {
 	sizes := map[string]int64{}
@@ -474,6 +475,9 @@ records and caches. What was pushed elsewhere stays. Nothing is removed without
 			if !force {
 				return diag.Hint(fmt.Errorf("resetting the store: this removes %s with every image that is kept only there", a.home()),
 					"`strata store` shows what it holds; `strata store reset --force` removes it")
+			}
+			if why, hint, err := doctor.Foreign(a.home(), os.Geteuid()); why != "" || err != nil {
+				return diag.Hint(fmt.Errorf("resetting the store: %s", cmp.Or(why, fmt.Sprint(err))), "%s", hint)
 			}
 			if dirExists(filepath.Join(a.home(), "engine")) && os.Geteuid() == 0 {
 				// Opening the engine clears what a killed run left, mounts included.

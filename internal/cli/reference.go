@@ -106,7 +106,7 @@ const environment = `
 
 | variable | |
 |---|---|
-| ` + "`STRATA_HOME`" + ` | folder of everything that Strata keeps on this machine; otherwise ` + "`$XDG_DATA_HOME/strata`, `~/.local/share/strata`" + `, or ` + "`/var/lib/strata`" + ` for a service without a home |
+| ` + "`STRATA_HOME`" + ` | folder of everything that Strata keeps on this machine; otherwise ` + "`$XDG_DATA_HOME/strata`, `~/.local/share/strata`" + `, or ` + "`/var/lib/strata`" + ` for a service without a home and for root in the home of somebody else (sudo -E) |
 | ` + "`STRATA_ENGINE`, `BUILDKIT_HOST`" + ` | BuildKit to use, as ` + "`--engine`" + ` |
 | ` + "`STRATA_REGISTRY_TIMEOUT`" + ` | how long a registry may say nothing, or take nothing of an upload: ` + "`30s`" + `, between ` + "`1s` and `1h`" + `. Twice as long for an answer to a write, and for the whole of a small answer. A transfer that goes on has no limit |
 | ` + "`DOCKER_CONFIG`" + ` | folder of Docker's ` + "`config.json`" + `, from which credentials and credential helpers are taken; otherwise ` + "`~/.docker`" + ` |

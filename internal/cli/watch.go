@@ -177,6 +177,9 @@ func (a *app) watch(ctx context.Context, f watchFlags) error {
 		}
 		return a.showWatch(st, f)
 	}
+	if err := a.secureHome(); err != nil {
+		return err
+	}
 	s, err := watch.Open(ctx, c)
 	if err != nil {
 		return err

@@ -50,6 +50,7 @@ type Options struct {
 	StateDir     string                                // where Strata keeps its state; it need not exist yet
 	Remote       bool                                  // builds run on an engine elsewhere: leave out what only the embedded engine needs
 	Runc         string                                // path of runc; "" looks for it on PATH
+	RuncFrom     string                                // what to call it; default its path
 	Platforms    []string                              // platforms to build for: "linux/arm64"
 	Registries   []Registry                            // to ask
 	Repository   func(context.Context) (string, error) // reads the project's, and says where it stands
@@ -132,7 +133,7 @@ func tasks(o Options) []task {
 			}
 		}
 	}
-	out = append(out, task{"disk", disk})
+	out = append(out, task{"disk", disk}, task{"privacy", private})
 	for _, r := range o.Registries {
 		out = append(out, task{"registry " + r.Host, func(ctx context.Context, o Options) Check { return reach(ctx, r, o.Now) }})
 	}

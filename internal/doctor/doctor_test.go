@@ -270,7 +270,7 @@ func TestOrderAndTimeout(t *testing.T) {
 	}
 	want := []string{
 		"kernel", "user", "overlayfs", "namespaces", "cgroups", "seccomp", "runc", "platform linux/arm64", "platform linux/amd64",
-		"disk", "registry slow.example", "registry fast.example", "credentials", "git", "clock",
+		"disk", "privacy", "registry slow.example", "registry fast.example", "credentials", "git", "clock",
 	}
 	if diff := cmp.Diff(want, names(checks)); diff != "" {
 		t.Error(diff)
@@ -289,7 +289,7 @@ func TestOrderAndTimeout(t *testing.T) {
 		t.Errorf("runc: %v", c)
 	}
 	o.Remote, o.Registries = true, nil
-	if diff := cmp.Diff([]string{"disk", "credentials", "git", "clock"}, names(Run(t.Context(), o))); diff != "" {
+	if diff := cmp.Diff([]string{"disk", "privacy", "credentials", "git", "clock"}, names(Run(t.Context(), o))); diff != "" {
 		t.Error(diff)
 	}
 	if got := Worst(checks); got != Fail {

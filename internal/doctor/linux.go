@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -200,9 +201,9 @@ func runc(ctx context.Context, o Options) Check {
 	}
 	text, err := firstLine(ctx, path, "--version")
 	if err != nil {
-		return fail("remove the file to have it unpacked again, or install another: sudo apt-get install runc", "starting %q: %v", path, err)
+		return fail("install another: sudo apt-get install runc", "starting %q: %v", cmp.Or(o.RuncFrom, path), err)
 	}
-	return ok("%s (%s)", text, path)
+	return ok("%s (%s)", text, cmp.Or(o.RuncFrom, path))
 }
 
 // firstLine runs a program and gives the first line that it writes.

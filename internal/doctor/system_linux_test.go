@@ -78,3 +78,44 @@ func TestNamespacesHere(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// The state's folder is the user's alone: who else owns, writes or enters it is
+// told, links included.
+func TestPrivacy(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	check := func(when string, uid int, want Status, text string) {
+		t.Helper()
+		got := private(t.Context(), Options{StateDir: dir, UID: func() int { return uid }})
+		if got.Status != want || !strings.Contains(got.Detail, text) || want != OK && !strings.Contains(got.Hint, dir) {
+			t.Errorf("%s: %+v", when, got)
+		}
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("before it is made", 0, OK, "not made yet")
+	must(os.Mkdir(dir, 0o700))
+	check("as it is made", 0, OK, "only its user")
+	must(os.Chmod(dir, 0o755))
+	check("one in which others see nothing", 0, OK, "only its user")
+	must(os.Mkdir(filepath.Join(dir, "registry"), 0o755))
+	check("one of an earlier version", 0, Warn, "others may enter")
+	must(os.Chmod(dir, 0o777))
+	check("one that all may write to", 0, Warn, "others may write")
+	must(os.Chmod(dir, 0o700))
+	check("a private one with an open part", 0, OK, "only its user")
+	must(os.Lchown(filepath.Join(dir, "registry"), 1000, 1000))
+	check("with a part of another user", 0, Fail, "registry\" belongs to the user 1000")
+	check("the same, of the user", 1000, OK, "only its user")
+	must(os.Remove(filepath.Join(dir, "registry")))
+	must(os.Symlink("/etc", filepath.Join(dir, "registry")))
+	check("with a link of root's", 0, OK, "only its user")
+	must(os.Lchown(filepath.Join(dir, "registry"), 1000, 1000))
+	check("with a link of another user's", 0, Fail, "registry\" belongs to the user 1000")
+	must(os.Remove(filepath.Join(dir, "registry")))
+	must(os.Chown(dir, 1000, 1000))
+	check("another user's", 0, Fail, "belongs to the user 1000")
+}

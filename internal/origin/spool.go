@@ -32,7 +32,7 @@ func (s *spool) prepare(size int64) (err error) {
 		return nil
 	}
 	if s.dir != "" {
-		if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		if err := os.MkdirAll(s.dir, 0o700); err != nil {
 			return err
 		}
 	}

@@ -68,7 +68,7 @@ type Filter struct {
 
 // Open gives the store in dir, and makes the folder where it is missing.
 func Open(dir string) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("opening records %q: %w", dir, err)
 	}
 	return &Store{dir: dir}, nil
@@ -103,7 +103,7 @@ func (s *Store) replace(name string, data []byte) (err error) {
 		}
 	}()
 	_, err = f.Write(data)
-	err = cmp.Or(err, f.Chmod(0o644), f.Sync())
+	err = cmp.Or(err, f.Sync())
 	if err = cmp.Or(err, f.Close()); err != nil {
 		return err
 	}

@@ -13,7 +13,8 @@
 //
 // [Embedded] is a whole registry over a folder that several processes may use
 // at once. The client reaches it without a socket under the host name
-// [EmbeddedHost]; engines reach it over a loopback listener. What is built for
+// [EmbeddedHost], the engine in this process likewise; engines elsewhere on the
+// machine reach it over a loopback listener. What is built for
 // HOST/REPO is kept there as repository HOST/REPO. What is imported for it lies
 // below [MirrorFolder], which nothing but an import writes to: reads of HOST/REPO
 // find that first.

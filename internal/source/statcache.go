@@ -78,7 +78,7 @@ func (c *StatCache) Save() error {
 	if !c.dirty {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(c.path), 0o777); err != nil {
+	if err := os.MkdirAll(filepath.Dir(c.path), 0o700); err != nil {
 		return fmt.Errorf("saving stat cache %q: %w", c.path, err)
 	}
 	f, err := os.CreateTemp(filepath.Dir(c.path), filepath.Base(c.path)+".*")
