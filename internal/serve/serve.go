@@ -173,10 +173,16 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// The last answer's time on this connection is over; this one's begins with
 	// its first byte.
 	_ = control.SetWriteDeadline(time.Time{})
-	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &body{ReadCloser: r.Body, control: control}
+	if r.Body == nil || r.Body == http.NoBody {
+		g.next.ServeHTTP(&answer{ResponseWriter: w, control: control}, r)
+		return
 	}
+	b := &body{ReadCloser: r.Body, control: control}
+	r.Body = b
 	g.next.ServeHTTP(&answer{ResponseWriter: w, control: control}, r)
+	if !b.ended { // the server reads what the handler has left
+		_ = control.SetReadDeadline(time.Now().Add(closeTime))
+	}
 }
 
 // judge gives 200, or the status of a refusal with the reason.
@@ -249,6 +255,7 @@ type body struct {
 	io.ReadCloser
 	control *http.ResponseController
 	left    int // of the step that was paid with the last deadline
+	ended   bool
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -258,7 +265,8 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.left -= n
-	if err != nil { // the server watches the connection from here on
+	b.ended = err != nil
+	if b.ended { // the server watches the connection from here on
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
 	return n, err

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
@@ -245,3 +246,91 @@ func TestBadUsers(t *testing.T) {
 		}
 	}
 }
+
+// What a refused request, or one whose body the service does not want, was still
+// to send is not waited for: the connection ends.
+func TestUnwantedBodies(t *testing.T) {
+	s, err := Listen("127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+	}), Options{Methods: []string{http.MethodPost}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for request, want := range map[string]string{
+		"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc": "400",
+		"POST / HTTP/1.1\r\nHost: evil\r\nContent-Length: 100\r\n\r\nabc":      "421",
+		"PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc":  "405",
+	} {
+		c, err := net.Dial("tcp", s.Host())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(c, request)
+		all, err := io.ReadAll(c)
+		if err != nil || !strings.HasPrefix(string(all), "HTTP/1.1 "+want) {
+			t.Errorf("%q: %.20q, %v", request, all, err)
+		}
+	}
+}
+
+// A client that stops in the middle of a body, or of taking an answer, is let go;
+// one that is slow, but goes on, is not. The time is that of synctest.
+func TestIdleClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		got := make(chan error, 1)
+		l := &pipes{make(chan net.Conn)}
+		server := &http.Server{Handler: Guard(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, err := io.Copy(io.Discard, r.Body)
+			got <- err
+		}), Options{Methods: []string{http.MethodPost}})}
+		go func() { _ = server.Serve(l) }()
+		send := func(pieces int, size int, wait time.Duration) error {
+			c, far := net.Pipe()
+			l.c <- far
+			defer c.Close()
+			go func() { _, _ = io.Copy(io.Discard, c) }()
+			_, _ = fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", pieces*size)
+			go func() {
+				for range pieces {
+					if _, err := c.Write(make([]byte, size)); err != nil {
+						return
+					}
+					time.Sleep(wait)
+				}
+			}()
+			return <-got
+		}
+		if err := send(100, bodyStep, 50*time.Second); err != nil {
+			t.Errorf("one that is slow: %v", err)
+		}
+		before := time.Now()
+		if err := send(2, bodyStep, time.Hour); err == nil {
+			t.Error("one that stops was waited for")
+		}
+		if err := send(1000, 1, 30*time.Second); err == nil {
+			t.Error("one that trickles was waited for")
+		}
+		if took := time.Since(before); took > 5*time.Minute {
+			t.Errorf("it took %v", took)
+		}
+		server.Close()
+		time.Sleep(2 * time.Hour) // until the last writer has noticed
+	})
+}
+
+// pipes is a listener over pipes.
+type pipes struct{ c chan net.Conn }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p.c; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (p *pipes) Close() error   { close(p.c); return nil }
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
