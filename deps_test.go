@@ -151,6 +151,7 @@ var starters = []string{
 	"internal/cli",      // docker
 	"internal/doctor",   // what it checks
 	"internal/git",      // git, and nobody else does
+	"internal/registry", // docker-credential-NAME, which the user's own config names
 	"internal/watch",    // the commands that its user names
 }
 

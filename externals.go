@@ -155,6 +155,7 @@ type baseFacts struct {
 	Config   dockerfile.Config `json:"config"`
 	Small    string            `json:"small,omitempty"` // inventory beside our images: digest and size
 	Full     string            `json:"full,omitempty"`
+	Checked  string            `json:"checked,omitempty"` // of the inventory: checkedDiffIDs
 }
 
 // knownBases gathers the facts that the newest images remember.

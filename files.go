@@ -33,7 +33,7 @@ func (p *Pass) findInventory(ctx context.Context, u *graph.Unit, img *picture, f
 		return inv, nil
 	}
 	for _, x := range p.externals {
-		if x.digest != img.desc.Digest || x.facts.Digest != x.digest {
+		if x.digest != img.desc.Digest || x.facts.Digest != x.digest || x.facts.Checked != checkedDiffIDs {
 			continue
 		}
 		text := x.facts.Small
@@ -79,9 +79,10 @@ func (p *Pass) findInventory(ctx context.Context, u *graph.Unit, img *picture, f
 // it was appended to, where that has none of its own: "DIGEST SIZE" of its parts
 // beside the unit's images.
 type trunkFacts struct {
-	Digest digest.Digest `json:"digest"` // of the image
-	Small  string        `json:"small"`
-	Full   string        `json:"full"`
+	Digest  digest.Digest `json:"digest"` // of the image
+	Small   string        `json:"small"`
+	Full    string        `json:"full"`
+	Checked string        `json:"checked"` // what was: checkedDiffIDs
 }
 
 func (f trunkFacts) part(full bool) string {
@@ -94,7 +95,7 @@ func (f trunkFacts) part(full bool) string {
 // trunkFacts are those of the unit's newest image; zero without.
 func (p *Pass) trunkFacts(u *graph.Unit) (f trunkFacts) {
 	last := p.answers.lastImages[u.ID]
-	if last == nil || json.Unmarshal([]byte(last.manifest.Annotations[annotationListed]), &f) != nil {
+	if last == nil || json.Unmarshal([]byte(last.manifest.Annotations[annotationListed]), &f) != nil || f.Checked != checkedDiffIDs {
 		return trunkFacts{}
 	}
 	return f
@@ -182,8 +183,8 @@ func keptParts(ctx context.Context, c *registry.Client, ref registry.Ref) (*pict
 		return nil, nil
 	}
 	held, err := parsePicture(a)
-	if err != nil || len(held.manifest.Layers) < 2 {
-		return nil, nil // whatever it is, it is no inventory
+	if err != nil || len(held.manifest.Layers) < 2 || held.manifest.Annotations[annotationChecked] != checkedDiffIDs {
+		return nil, nil // whatever it is, it is no inventory, or of layers that were not checked
 	}
 	return held, nil
 }
@@ -201,23 +202,22 @@ func makeInventory(ctx context.Context, c *registry.Client, img *picture,
 func listLayers(ctx context.Context, c *registry.Client, img *picture,
 	open func(ocispec.Descriptor) (io.ReadCloser, error),
 ) (*inventory.Inventory, *inventory.Trace, error) {
-	layers := img.manifest.Layers
 	base, err := trunkInventory(ctx, c, img)
 	if err != nil {
 		return nil, nil, err
 	}
+	from := 0
 	if base != nil {
-		layers = layers[len(base.Blobs()):]
+		from = len(base.Blobs())
 	}
-	var read []inventory.Layer
-	for _, l := range layers {
-		read = append(read, inventory.Layer{Blob: l.Digest, MediaType: l.MediaType, Open: func() (io.ReadCloser, error) {
-			return open(l)
-		}})
+	read, err := img.layersFrom(ctx, c, from, open)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing the files of %s: %w", img.name(), err)
 	}
 	inv, trace, err := inventory.FromLayersTraced(ctx, base, read)
 	if err != nil {
-		return nil, nil, fmt.Errorf("listing the files of %s: %w", img.ref.WithDigest(img.desc.Digest), err) // its registry may be at fault
+		err = fmt.Errorf("listing the files of %s: %w", img.name(), err) // its registry may be at fault
+		return nil, nil, forgedLayer(img, err)
 	}
 	return inv, trace, nil
 }
@@ -261,6 +261,7 @@ func keepTraced(ctx context.Context, c *registry.Client, ref registry.Ref, inv *
 	}
 	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: inventory.ArtifactType, Config: ocispec.DescriptorEmptyJSON, Annotations: published()}
 	m.SchemaVersion = 2
+	m.Annotations[annotationChecked] = checkedDiffIDs
 	if err := c.EnsureEmpty(ctx, ref); err != nil {
 		return nil, err
 	}

@@ -3,7 +3,9 @@ package strata
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"sync"
@@ -11,7 +13,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/dockerfile"
+	"github.com/strata-build/strata/internal/inventory"
 	"github.com/strata-build/strata/internal/registry"
 )
 
@@ -43,6 +47,9 @@ func readPicture(repo registry.Ref, desc ocispec.Descriptor, body []byte) (*pict
 	return p, nil
 }
 
+// name is the image's for messages.
+func (p *picture) name() string { return p.ref.WithDigest(p.desc.Digest).FamiliarString() }
+
 // loadPicture fetches the manifest and config of one image by digest.
 func loadPicture(ctx context.Context, c *registry.Client, ref registry.Ref) (*picture, error) {
 	a := c.Lookup(ctx, ref)
@@ -69,6 +76,50 @@ func (p *picture) loadConfig(ctx context.Context, c *registry.Client) error {
 	}
 	p.config = data
 	return nil
+}
+
+// diffIDs gives the digests of the uncompressed layers, bottom first, as the config
+// says them: one for each layer.
+func (p *picture) diffIDs(ctx context.Context, c *registry.Client) ([]digest.Digest, error) {
+	if err := p.loadConfig(ctx, c); err != nil {
+		return nil, err
+	}
+	var config struct {
+		RootFS ocispec.RootFS `json:"rootfs"`
+	}
+	if err := json.Unmarshal(p.config, &config); err != nil {
+		return nil, fmt.Errorf("reading the config of %s: %w", p.desc.Digest, err)
+	}
+	if n, layers := len(config.RootFS.DiffIDs), len(p.manifest.Layers); n != layers {
+		return nil, fmt.Errorf("reading the config of %s: it names %d layers, the manifest has %d", p.desc.Digest, n, layers)
+	}
+	return config.RootFS.DiffIDs, nil
+}
+
+// layersFrom gives the layers of an image from number n on in the form in which
+// they are read, and checked against what the config says of them.
+func (p *picture) layersFrom(ctx context.Context, c *registry.Client, n int, open func(ocispec.Descriptor) (io.ReadCloser, error)) ([]inventory.Layer, error) {
+	says, err := p.diffIDs(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	var out []inventory.Layer
+	for i, l := range p.manifest.Layers[n:] {
+		out = append(out, inventory.Layer{
+			Blob: l.Digest, MediaType: l.MediaType, DiffID: says[n+i], Open: func() (io.ReadCloser, error) { return open(l) },
+		})
+	}
+	return out, nil
+}
+
+// forgedLayer says what helps where a layer is not what its image's config says.
+func forgedLayer(img *picture, err error) error {
+	var d *inventory.DiffIDError
+	if !errors.As(err, &d) {
+		return err
+	}
+	return diag.Hint(err, "%s is broken or forged, and no container runtime would unpack it; whoever made it has to make it again",
+		img.name())
 }
 
 // dockerfileConfig gives what the config contributes to a Dockerfile on top.

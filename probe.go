@@ -33,10 +33,16 @@ const (
 	// The inventory of the tail's blob alone, digest and size: what the next tail's
 	// times follow from.
 	annotationTailFiles = "build.strata.inventory.tail"
-	annotationTail      = "build.strata.tail"   // the tail's blob and what it was made from: tailFacts
-	annotationRun       = "build.strata.run"    // of a record's artifact: the id of the run
-	annotationRecord    = "build.strata.record" // of a record's artifact: the record
+	annotationTail      = "build.strata.tail" // the tail's blob and what it was made from: tailFacts
+	// Of an inventory of layers that others have made: what was made sure of when
+	// they were read.
+	annotationChecked = "build.strata.checked"
+	annotationRun     = "build.strata.run"    // of a record's artifact: the id of the run
+	annotationRecord  = "build.strata.record" // of a record's artifact: the record
 )
+
+// checkedDiffIDs says that the layers are what their image's config says.
+const checkedDiffIDs = "diff_ids"
 
 // answers are what the registry holds for the units.
 type answers struct {

@@ -295,7 +295,7 @@ func (r *runner) listed(a map[string]string, trunk digest.Digest) {
 			return
 		}
 	}
-	data, err := json.Marshal(trunkFacts{trunk, small, full})
+	data, err := json.Marshal(trunkFacts{trunk, small, full, checkedDiffIDs})
 	if err != nil {
 		panic("internal error: " + err.Error())
 	}
@@ -314,7 +314,9 @@ func (r *runner) baseFacts(u *graph.Unit) string {
 		b := baseFacts{Image: e.image, Platform: e.platform, Index: x.index, Digest: x.digest, Config: x.base}
 		b.Small, b.Full = r.pass.known.inventoryBlobs(x.digest)
 		if b.Small == "" && x.facts.Digest == x.digest {
-			b.Small, b.Full = x.facts.Small, x.facts.Full
+			b.Small, b.Full, b.Checked = x.facts.Small, x.facts.Full, x.facts.Checked
+		} else if b.Small != "" {
+			b.Checked = checkedDiffIDs
 		}
 		facts = append(facts, b)
 	}

@@ -113,6 +113,9 @@ func (p *Pass) pull(ctx context.Context, u *graph.Unit) (Pulled, error) {
 // key, so that who finds the image finds the rest.
 func (p *Pass) copyHere(ctx context.Context, u *graph.Unit, img *picture, recipe key.Recipe) error {
 	from, c := p.repos[u.ID], p.Config.Client.Direct()
+	if _, err := img.diffIDs(ctx, c); err != nil {
+		return err
+	}
 	to := from.Local()
 	tag := artifactTag(recipe.ID())
 	if _, err := c.CopyImage(ctx, from.WithTag(tag), to.WithTag(tag)); err != nil && !errors.Is(err, registry.ErrNotFound) {

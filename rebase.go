@@ -92,7 +92,8 @@ func (r *runner) rebase(ctx context.Context, u *graph.Unit, m *Made) (img *pictu
 		recipe = r.pass.Keys[u.ID].Unit
 	}
 	img, err = r.rebaseTrunk(ctx, u, m, recipe, whole)
-	if _, is := damaged(err); is || errors.Is(err, registry.ErrNotFound) {
+	var forged *inventory.DiffIDError
+	if _, is := damaged(err); is || errors.Is(err, registry.ErrNotFound) || errors.As(err, &forged) {
 		err = &image.NotExact{Reason: err.Error()}
 	}
 	var conflict *image.ConflictError
@@ -290,23 +291,27 @@ func traceOf(ctx context.Context, c *registry.Client, img *picture, n int, base 
 			if err != nil || below == nil || len(below.Blobs()) != at {
 				continue
 			}
-			_, upper, err := inventory.FromLayersTraced(ctx, below, openLayers(ctx, c, img, at))
+			own, err := openLayers(ctx, c, img, at)
 			if err != nil {
 				return nil, err
+			}
+			_, upper, err := inventory.FromLayersTraced(ctx, below, own)
+			if err != nil {
+				return nil, forgedLayer(img, err)
 			}
 			return t.Join(upper), nil
 		}
 	}
-	_, t, err := inventory.FromLayersTraced(ctx, base, openLayers(ctx, c, img, n))
-	return t, err
+	own, err := openLayers(ctx, c, img, n)
+	if err != nil {
+		return nil, err
+	}
+	_, t, err := inventory.FromLayersTraced(ctx, base, own)
+	return t, forgedLayer(img, err)
 }
 
-func openLayers(ctx context.Context, c *registry.Client, img *picture, from int) []inventory.Layer {
-	var out []inventory.Layer
-	for _, l := range img.manifest.Layers[from:] {
-		out = append(out, inventory.Layer{Blob: l.Digest, MediaType: l.MediaType, Open: func() (io.ReadCloser, error) { return c.Blob(ctx, img.ref, l) }})
-	}
-	return out
+func openLayers(ctx context.Context, c *registry.Client, img *picture, from int) ([]inventory.Layer, error) {
+	return img.layersFrom(ctx, c, from, func(l ocispec.Descriptor) (io.ReadCloser, error) { return c.Blob(ctx, img.ref, l) })
 }
 
 // keptTraces gives the traces that are kept with an image, with its trunk, and

@@ -305,10 +305,14 @@ func (m *rebasePart) own(ctx context.Context, c *registry.Client, known *shared,
 		}
 		return traceOf(ctx, c, m.child, n, base, known)
 	}
-	inv, trace, err := inventory.FromLayersTraced(ctx, base, openLayers(ctx, c, m.child, n))
+	own, err := openLayers(ctx, c, m.child, n)
+	if err != nil {
+		return nil, err
+	}
+	inv, trace, err := inventory.FromLayersTraced(ctx, base, own)
 	side.Inventory = inv
 	known.keep(trace)
-	return trace, err
+	return trace, forgedLayer(m.child, err)
 }
 
 // tracedInventory is readInventory that remembers the files that a trace holds.

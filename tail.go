@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/strata-build/strata/internal/diag"
 	"github.com/strata-build/strata/internal/dockerfile"
 	"github.com/strata-build/strata/internal/graph"
 	"github.com/strata-build/strata/internal/image"
@@ -46,6 +47,11 @@ func (r *runner) appendTail(ctx context.Context, u *graph.Unit, trunk *picture, 
 	if err := g.Wait(); err != nil {
 		return nil, fmt.Errorf("reading what %s stands on: %w", u.ID, err)
 	}
+	if t := u.Build.Trunk; !t.Empty || r.pass.Graph.Parent(u, t.From) != nil { // what a FROM names may be for any platform
+		if err := trunk.madeFor(u); err != nil {
+			return nil, err
+		}
+	}
 	parent, err := trunk.parent(u.Platform)
 	if err != nil {
 		return nil, err
@@ -75,6 +81,20 @@ func (r *runner) appendTail(ctx context.Context, u *graph.Unit, trunk *picture, 
 		return nil, err
 	}
 	return r.writeTail(ctx, u, trunk, done, inputSize(tail), m)
+}
+
+// madeFor makes sure that an image of ours is for a unit's platform, now that its
+// config is here anyway.
+func (p *picture) madeFor(u *graph.Unit) error {
+	var config ocispec.Platform
+	if err := json.Unmarshal(p.config, &config); err != nil {
+		return fmt.Errorf("reading the config of %s: %w", p.desc.Digest, err)
+	}
+	if !samePlatform(config, u.Platform) {
+		return diag.Hint(fmt.Errorf("%s is for %s/%s in place of %s, and so not what its key says", p.name(), config.OS, config.Architecture, u.Platform),
+			"make it again, and what it stands on: strata build --rebuild %s", u.ID)
+	}
+	return nil
 }
 
 // parent gives the picture in the form that an append takes.

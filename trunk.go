@@ -421,8 +421,12 @@ func (r *runner) takeInventory(ctx context.Context, u *graph.Unit, built *pictur
 		from = len(img.manifest.Layers)
 	}
 	var layers []inventory.Layer
-	for _, l := range built.manifest.Layers[from:] {
-		layers = append(layers, inventory.Layer{Blob: l.Digest, MediaType: l.MediaType, List: lists.of(l.Digest), Open: func() (io.ReadCloser, error) {
+	says, err := built.diffIDs(ctx, r.pass.Config.Client)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, l := range built.manifest.Layers[from:] {
+		layers = append(layers, inventory.Layer{Blob: l.Digest, MediaType: l.MediaType, DiffID: says[from+i], List: lists.of(l.Digest), Open: func() (io.ReadCloser, error) {
 			if res.Blob != nil {
 				if b, err := res.Blob(ctx, l); err == nil {
 					return b, nil

@@ -18,7 +18,19 @@ type Layer struct {
 	Blob      digest.Digest
 	MediaType string // informative: the compression is read from the data
 	Open      func() (io.ReadCloser, error)
-	List      *List // what the layer says where it is known already; Open isn't called then
+	List      *List         // what the layer says where it is known already; Open isn't called then
+	DiffID    digest.Digest // what the image's config says of the uncompressed archive; "" is not checked
+}
+
+// DiffIDError says that a layer is not what its image's config says: no container
+// runtime would unpack it.
+type DiffIDError struct {
+	Want, Got digest.Digest
+}
+
+// Error names both.
+func (e *DiffIDError) Error() string {
+	return fmt.Sprintf("it is not what the image's config says: uncompressed it is %s, the config's diff_ids name %s", e.Got, e.Want)
 }
 
 // Limits on what an image's layers may hold. They are far above what images have
@@ -44,7 +56,7 @@ var errTooMuchText = fmt.Errorf("names, links and extended attributes of more th
 // layer once. The base must be full; nil is an image without layers. Layers are
 // read two at a time and merged in order.
 //
-// The digests of the blobs are verified. An error means that there is no
+// The digests of the blobs and of what they hold are verified. An error means that there is no
 // inventory for this image; it wraps [ErrNeedFull] when the base is a small
 // one.
 func FromLayers(ctx context.Context, base *Inventory, layers []Layer) (*Inventory, error) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
+	"github.com/opencontainers/go-digest"
 )
 
 // hardLink marks an entry of a layerList that is a hard link to Link in a lower
@@ -42,7 +43,7 @@ const (
 	xattrPrefix    = "SCHILY.xattr."
 )
 
-// readLayer streams one layer and verifies its digest.
+// readLayer streams one layer and verifies its digest, and that of what it holds.
 func readLayer(ctx context.Context, layer Layer, used *budget) (_ *layerList, err error) {
 	defer func() {
 		if err != nil {
@@ -66,6 +67,15 @@ func readLayer(ctx context.Context, layer Layer, used *budget) (_ *layerList, er
 	if err != nil {
 		return nil, err
 	}
+	var whole digest.Digester
+	if layer.DiffID != "" {
+		if err := layer.DiffID.Validate(); err != nil {
+			closePlain()
+			return nil, fmt.Errorf("the config's diff_ids name %q: %w", layer.DiffID, err)
+		}
+		whole = layer.DiffID.Algorithm().Digester()
+		plain = io.TeeReader(plain, whole.Hash())
+	}
 	list, err := readTar(plain, used)
 	if err == nil {
 		// What follows the archive's end belongs to the blob's digest too.
@@ -80,6 +90,9 @@ func readLayer(ctx context.Context, layer Layer, used *budget) (_ *layerList, er
 	}
 	if !verifier.Verified() {
 		return nil, errors.New("the content is not what the digest says")
+	}
+	if whole != nil && whole.Digest() != layer.DiffID {
+		return nil, &DiffIDError{Want: layer.DiffID, Got: whole.Digest()}
 	}
 	return list, nil
 }

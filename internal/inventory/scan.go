@@ -20,8 +20,8 @@ type Seen struct {
 
 // Scan streams a layer and shows each of its entries to see, with the content of
 // a regular file, until see wants no more. For one who looks for a file or two
-// in an image of which no inventory is known, from the top layer down. The
-// layer's digest is only verified where it is read to its end.
+// in an image of which no inventory is known, from the top layer down. The layer
+// is read to its end, so that its digest is verified.
 func Scan(ctx context.Context, layer Layer, see func(s Seen, content io.Reader) (more bool, err error)) error {
 	blob, err := layer.Open()
 	if err != nil {
@@ -46,6 +46,9 @@ func Scan(ctx context.Context, layer Layer, see func(s Seen, content io.Reader) 
 		}
 		if err == nil {
 			more, err = see(s, tr)
+		}
+		if err == nil && !more {
+			_, err = io.Copy(io.Discard, plain)
 		}
 		if err != nil {
 			return fmt.Errorf("reading layer %s: %w", layer.Blob, err)
