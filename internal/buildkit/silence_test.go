@@ -65,7 +65,7 @@ func TestSilentRegistry(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer e.Close()
+			defer func() { e.Close() }()
 			j := job(t, "FROM "+h.addr+"/base\nRUN echo "+tc.mode+" > /made\n", nil)
 			j.Repository = h.addr + "/out/app"
 			mode = tc.mode
@@ -81,6 +81,10 @@ func TestSilentRegistry(t *testing.T) {
 				t.Errorf("it took %s", took)
 			}
 			mode = ""
+			e.Close()
+			if e, err = Open(t.Context(), Options{Root: root, DockerConfig: t.TempDir()}); err != nil { // as long as it takes
+				t.Fatal(err)
+			}
 			if _, err := e.Build(t.Context(), j, &recorder{}); err != nil {
 				t.Errorf("the next build: %v", err)
 			}
