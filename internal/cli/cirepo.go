@@ -78,6 +78,9 @@ func (a *app) warnOfRepository(r ciRepository, own *pflag.FlagSet) {
 	case r.untracked:
 		warn(fmt.Sprintf("the repository at %q tracks no file of the project", r.root), "git add them, or git init in the project's folder")
 	}
+	if len(a.flags.allow) > 0 {
+		warn("the pipelines run without --allow, so they will refuse what it allows here", "keep what the images need in the repository, or fetch it there in a job")
+	}
 	if b := own.Lookup("branch"); b != nil && !r.none && b.Value.String() != "" && !r.has(b.Value.String()) {
 		warn(fmt.Sprintf("there is no branch %s, here or at origin: nothing would be published", b.Value), "--branch names the main branch")
 	}

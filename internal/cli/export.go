@@ -114,10 +114,20 @@ func canCreate(path string) error {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return errors.New("it is a folder")
 	}
+	if special(path) {
+		return nil
+	}
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("its folder: %w", pathCause(err))
 	}
 	return nil
+}
+
+// special says whether a path is a device or a pipe, such as /dev/stdout: what is
+// written goes there, and nothing takes its place.
+func special(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && !info.Mode().IsRegular() && !info.IsDir()
 }
 
 // newFile is a file that takes its name only when it is whole.
@@ -128,6 +138,9 @@ type newFile struct {
 }
 
 func createFile(path string) (io.WriteCloser, error) {
+	if special(path) {
+		return os.OpenFile(path, os.O_WRONLY, 0)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".strata-*")
 	if err != nil {
 		return nil, err

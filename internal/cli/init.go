@@ -3,6 +3,7 @@ package cli
 import (
 	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +53,11 @@ func (a *app) initProject(print, force bool) error {
 		view.Fprintf(w, "found: %s\n", line)
 	}
 	for _, line := range found.Unsure {
-		view.Fprintf(w, "%s %s\n", a.palette(w).Paint(view.Yellow, "unsure:"), line)
+		first, hint, _ := strings.Cut(line, "\n")
+		view.Fprintf(w, "%s %s\n", a.palette(w).Paint(view.Yellow, "unsure:"), first)
+		if hint != "" {
+			view.Fprintf(w, "        %s\n", strings.TrimSpace(hint))
+		}
 	}
 	if found.Kind == initproject.KindBake && found.Text == "" {
 		view.Fprintf(w, "\nThere is nothing to write: the bake file is read as it is. Next: strata plan\n")

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"path/filepath"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -133,10 +133,18 @@ func (a *app) writeLock(f *lock.File) error {
 	if err != nil {
 		return err
 	}
-	if err := strata.WriteFile(filepath.Join(a.dir(), lock.Name), data); err != nil {
+	file, err := a.target(a.fromDir(lock.Name)) // it may be a link within the repository
+	if err != nil {
 		return fmt.Errorf("writing %s: %w", lock.Name, err)
 	}
-	return nil
+	mode := os.FileMode(0o644) // to be read by everybody who may read the project
+	if info, err := os.Stat(file); err == nil {
+		mode = info.Mode().Perm()
+	}
+	if err := strata.WriteFile(file, data); err != nil {
+		return fmt.Errorf("writing %s: %w", lock.Name, err)
+	}
+	return os.Chmod(file, mode)
 }
 
 // showUpdate writes what became of an image.
@@ -302,9 +310,9 @@ func (a *app) showSteps(w io.Writer, out updateJSON) {
 		t.Row(s.Unit, string(s.Action), took)
 	}
 	_ = t.Write(w, a.palette(w), a.width(w))
-	sum := fmt.Sprintf("\n%s made anew", strings.Replace(units(len(out.Steps)), "is", "is to be", 1))
+	sum := fmt.Sprintf("%s made anew", strings.Replace(units(len(out.Steps)), "is", "is to be", 1))
 	if len(out.Steps) > 1 {
-		sum = fmt.Sprintf("\n%d units are to be made anew", len(out.Steps))
+		sum = fmt.Sprintf("%d units are to be made anew", len(out.Steps))
 	}
 	switch {
 	case unknown == len(out.Steps):
@@ -314,5 +322,6 @@ func (a *app) showSteps(w io.Writer, out updateJSON) {
 	default:
 		sum += fmt.Sprintf("; about %s of work by earlier runs", view.Duration(total))
 	}
+	view.Fprintln(w)
 	view.Fprintln(w, sum)
 }

@@ -62,7 +62,7 @@ func OpenUsers(file string) (*Users, error) {
 	u := &Users{file: file, busy: make(chan struct{}, atOnce), seed: []byte(rand.Text())}
 	if err := u.read(); err != nil {
 		return nil, diag.Hint(fmt.Errorf("reading the passwords in %q: %w", file, err),
-			"a line holds NAME:BCRYPT-HASH: htpasswd -Bc %s NAME", file)
+			"a line holds NAME:BCRYPT-HASH: htpasswd -nB NAME writes one")
 	}
 	return u, nil
 }
