@@ -174,7 +174,13 @@ func newRules(patterns []string, keepOut bool) (*rules, error) {
 	return r, nil
 }
 
+// leadOf finds the fixed part of a pattern. Once a pattern has a wildcard, moby
+// makes a regular expression of it in which "|" and its like keep their meaning: then
+// it may match anywhere.
 func leadOf(pattern string) lead {
+	if strings.ContainsAny(pattern, `*?[]\^`) && strings.ContainsAny(pattern, `|(){}+`) {
+		return lead{}
+	}
 	p := strings.TrimSuffix(strings.TrimSuffix(pattern, "/**"), "/*")
 	i := strings.IndexAny(p, `*?[]\^`)
 	if i < 0 {

@@ -102,6 +102,8 @@ func FuzzReopens(f *testing.F) {
 	f.Add("*\n!src/**/*.go", "src/a/b.go")
 	f.Add("a\n!a/b/c", "a/b/c")
 	f.Add("**\n!**/x\nb\n!b/[a]/c", "b/a/c")
+	f.Add("*\n!s|/*", "other/0000") // moby's "|" is that of regular expressions
+	f.Add("*\n!s/x{0}y*", "s/y")
 	f.Fuzz(func(t *testing.T, text, p string) {
 		p = cleanPath(p)
 		file, err := parseIgnoreFile(".dockerignore", []byte(text))
