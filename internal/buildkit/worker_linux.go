@@ -3,6 +3,7 @@ package buildkit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -15,6 +16,8 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/cache/contenthash"
 	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/executor/oci"
@@ -114,6 +117,9 @@ func (w *worker) options(o Options, root, name, runc string, mdb *ctdmetadata.DB
 	if err != nil {
 		return base.WorkerOpt{}, err
 	}
+	if err := forgetChecksums(md); err != nil {
+		return base.WorkerOpt{}, errors.Join(err, md.Close())
+	}
 	nets := networks()
 	monitor, err := resources.NewMonitor()
 	if err != nil {
@@ -205,3 +211,25 @@ func (w *worker) close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// forgetChecksums lets BuildKit read anew what it knows of the files in snapshots.
+// It keeps the newest for the whole process, each with the store that it came from:
+// a second engine over the same store would ask one that is closed.
+func forgetChecksums(md *metadata.Store) error {
+	items, err := md.All()
+	if err != nil {
+		return fmt.Errorf("reading what snapshots there are: %w", err)
+	}
+	for _, item := range items {
+		contenthash.ClearCacheContext(named{id: item.ID()})
+	}
+	return nil
+}
+
+// named is a snapshot of which only the ID is asked for.
+type named struct {
+	cache.RefMetadata
+	id string
+}
+
+func (n named) ID() string { return n.id }
