@@ -184,7 +184,7 @@ func TestSignalsEndAnyPhase(t *testing.T) {
 				p := make(t)
 				cmd := exec.Command(me, p.args...)
 				cmd.Dir = p.dir
-				cmd.Env = append(append(os.Environ(), "STRATA_HOME="+t.TempDir(), "HOME="+p.dir, "DOCKER_CONFIG="), p.env...)
+				cmd.Env = append(append(os.Environ(), "STRATA_HOME="+t.TempDir(), "HOME="+p.dir, "TMPDIR="+p.dir, "DOCKER_CONFIG="), p.env...)
 				var out bytes.Buffer
 				cmd.Stdout, cmd.Stderr = &out, &out
 				if err := cmd.Start(); err != nil {

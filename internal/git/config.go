@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -138,7 +139,8 @@ func (r *Repo) configure(ctx context.Context) error {
 // folder makes the folder, with all in it that git looks for there but the config.
 func (r *Repo) folder() error {
 	var err error
-	if r.config, err = os.MkdirTemp("", "strata-git-"); err != nil {
+	sweep(os.TempDir(), time.Now().Add(-staleAfter))
+	if r.config, err = os.MkdirTemp("", folderName); err != nil {
 		return err
 	}
 	for _, name := range []string{"refs", "packed-refs", "reftable", "info", "shallow"} {
@@ -147,6 +149,25 @@ func (r *Repo) folder() error {
 		}
 	}
 	return os.WriteFile(filepath.Join(r.config, "config"), nil, 0o600)
+}
+
+const (
+	folderName = "strata-git-"
+	// staleAfter is far longer than a repository is open.
+	staleAfter = 24 * time.Hour
+)
+
+// sweep removes folders that processes have left which were killed.
+func sweep(dir string, before time.Time) {
+	old, err := filepath.Glob(filepath.Join(dir, folderName+"*"))
+	if err != nil {
+		return
+	}
+	for _, name := range old {
+		if info, err := os.Lstat(name); err == nil && info.IsDir() && info.ModTime().Before(before) {
+			_ = os.RemoveAll(name) // another user's stays
+		}
+	}
 }
 
 // list gives the settings of user and machine, or of one file. Git reads them for

@@ -392,6 +392,25 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
+// What a killed process has left goes with a later one.
+func TestWhatWasLeftGoes(t *testing.T) {
+	dir := t.TempDir()
+	for name, age := range map[string]time.Duration{"strata-git-1": 25 * time.Hour, "strata-git-2": time.Hour, "other": 25 * time.Hour} {
+		if err := os.MkdirAll(filepath.Join(dir, name, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		then := time.Now().Add(-age)
+		if err := os.Chtimes(filepath.Join(dir, name), then, then); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweep(dir, time.Now().Add(-staleAfter))
+	got, err := filepath.Glob(filepath.Join(dir, "*"))
+	if want := []string{filepath.Join(dir, "other"), filepath.Join(dir, "strata-git-2")}; err != nil || !cmp.Equal(got, want) {
+		t.Errorf("%q is left, %v", got, err)
+	}
+}
+
 // A git that is a script around the program, and one that never ends: whoever
 // reads from it is let go when that is over.
 func TestAScriptAroundGitHoldsNobody(t *testing.T) {

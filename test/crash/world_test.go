@@ -171,7 +171,7 @@ func newWorld(t *testing.T, random *rand.Rand) *world {
 		dir: dir, repos: []string{"team/demo", "team/tool"},
 		t: t, random: random, read: map[digest.Digest]bool{}, store: store, client: registry.New(registry.Options{Embedded: store}), front: f,
 		project: filepath.Join(dir, "p"), exe: filepath.Join(dir, "strata"),
-		env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "STRATA_HOME=" + filepath.Join(dir, "home"), "GIT_CEILING_DIRECTORIES=" + dir},
+		env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "STRATA_HOME=" + filepath.Join(dir, "home"), "GIT_CEILING_DIRECTORIES=" + dir, "TMPDIR=" + dir},
 	}
 	self, err := os.Executable()
 	if err == nil {
