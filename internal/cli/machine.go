@@ -177,9 +177,9 @@ func (a *app) importCmd() *cobra.Command {
 		Short: "Make an image of a root file system",
 		Long: `Import makes an image of one layer from a root file system in a tar archive (plain,
 gzip or zstd; - is standard input) and keeps it in the registry on this machine, where
-every FROM finds it before the registry that the name means. Nothing else is found there.
-Files keep their times, in whole seconds; the newest is the image's. Other platforms
-under the same name stay.`,
+every FROM finds it before the registry that the name means. Nothing else is found
+there. Files keep their times, in whole seconds; the newest is the image's. Other
+platforms under the same name stay.`,
 		Example: `  mmdebstrap --variant=minbase bookworm rootfs.tar
   strata registry import rootfs.tar --as debian:bookworm-slim --platform linux/amd64`,
 		Args: takes(1, 1),

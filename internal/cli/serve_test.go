@@ -221,10 +221,10 @@ func TestRegistryServe(t *testing.T) {
 	s.end(t)
 
 	s = serveIt(t, home, "--readonly")
-	status, code = ask(t, http.DefaultClient, "GET", s.url+"/v2/team/app/tags/list", "")
+	status, code = ask(t, &http.Client{}, "GET", s.url+"/v2/team/app/tags/list", "")
 	wantAnswer(t, "reading", status, code, 200, "")
 	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE"} {
-		status, code = ask(t, http.DefaultClient, method, s.url+"/v2/team/app/blobs/uploads/", "")
+		status, code = ask(t, &http.Client{}, method, s.url+"/v2/team/app/blobs/uploads/", "")
 		wantAnswer(t, method, status, code, 405, "UNSUPPORTED")
 	}
 	s.end(t)

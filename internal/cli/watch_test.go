@@ -144,10 +144,10 @@ func TestWatchService(t *testing.T) {
 		t.Errorf("a second one: %v\n%s", err, out)
 	}
 	for _, path := range []string{"/healthz", "/metrics"} {
-		if status, _ := ask(t, http.DefaultClient, "GET", addr+path, "evil.example.com"); status != 421 {
+		if status, _ := ask(t, &http.Client{}, "GET", addr+path, "evil.example.com"); status != 421 {
 			t.Errorf("under another name %s is %d", path, status)
 		}
-		if status, _ := ask(t, http.DefaultClient, "TRACE", addr+path, ""); status != 405 {
+		if status, _ := ask(t, &http.Client{}, "TRACE", addr+path, ""); status != 405 {
 			t.Errorf("TRACE of %s is %d", path, status)
 		}
 	}
@@ -201,7 +201,7 @@ func checkLines(t *testing.T, text string) {
 // health asks /healthz; a code of 0 is any.
 func health(t *testing.T, addr string, code int) watch.Health {
 	t.Helper()
-	resp, err := http.Get(addr + "/healthz")
+	resp, err := (&http.Client{}).Get(addr + "/healthz")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func health(t *testing.T, addr string, code int) watch.Health {
 
 func metric(t *testing.T, addr, name string) float64 {
 	t.Helper()
-	resp, err := http.Get(addr + "/metrics")
+	resp, err := (&http.Client{}).Get(addr + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

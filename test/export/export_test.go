@@ -90,7 +90,7 @@ func (b *bench) startEngine(t *testing.T, program string) {
 	config := filepath.Join(b.dir, "buildkitd.toml")
 	cgroup := filepath.Base(b.dir)
 	text := fmt.Sprintf("[worker.oci]\n  defaultCgroupParent = %q\n[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n",
-		"/"+cgroup, b.host+"/docker.io", b.host)
+		"/"+cgroup, b.host+"/"+registry.MirrorFolder+"/docker.io", b.host)
 	t.Cleanup(func() { removeCgroup(cgroup) })
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
