@@ -30,6 +30,20 @@ func (a *app) ceilings() []string {
 	return append(filepath.SplitList(a.machine.Getenv("GIT_CEILING_DIRECTORIES")), a.machine.Getenv("HOME"))
 }
 
+// repository gives the top of the repository that pipelines are written to, and
+// the project's folder; both without links. The user's home may be that repository,
+// though a project below may not read all of it; a folder where everybody may put
+// things, such as /tmp, is none.
+func (a *app) repository() (root, dir string, err error) {
+	if dir, err = filepath.Abs(a.dir()); err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("finding the project's folder: %w", err)
+	}
+	return hostfile.Repository(dir, nil), dir, nil
+}
+
 // access gives what the project in the folder may read.
 func (a *app) access() (*hostfile.Access, error) {
 	dir, err := filepath.Abs(a.dir())

@@ -164,11 +164,10 @@ func (a *app) ciModel(ctx context.Context) (*ci.Model, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	dir, err := filepath.Abs(a.dir())
+	root, dir, err := a.repository()
 	if err != nil {
-		return nil, "", fmt.Errorf("finding the project's folder: %w", err)
+		return nil, "", err
 	}
-	root := repositoryRoot(dir)
 	folder, err := filepath.Rel(root, dir)
 	if err != nil {
 		return nil, "", fmt.Errorf("finding the project in its repository: %w", err)
@@ -195,19 +194,6 @@ func (a *app) ciModel(ctx context.Context) (*ci.Model, string, error) {
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
-}
-
-// repositoryRoot gives the top of the git work tree that holds dir, or dir where
-// there is none.
-func repositoryRoot(dir string) string {
-	for at := dir; ; at = filepath.Dir(at) {
-		if _, err := os.Lstat(filepath.Join(at, ".git")); err == nil {
-			return at
-		}
-		if at == filepath.Dir(at) {
-			return dir
-		}
-	}
 }
 
 // findGenerated reads the files below root that a generator wrote, with the

@@ -83,11 +83,11 @@ func (a *app) places(g generator) ([]string, error) {
 	if !g.local {
 		return g.patterns, nil
 	}
-	dir, err := filepath.Abs(a.dir())
+	root, dir, err := a.repository()
 	if err != nil {
 		return nil, err
 	}
-	folder, err := filepath.Rel(repositoryRoot(dir), dir)
+	folder, err := filepath.Rel(root, dir)
 	if err != nil {
 		return nil, err
 	}

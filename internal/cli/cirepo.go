@@ -23,11 +23,11 @@ type ciRepository struct {
 }
 
 func (a *app) ciRepository(ctx context.Context) (ciRepository, error) {
-	dir, err := filepath.Abs(a.dir())
+	root, dir, err := a.repository()
 	if err != nil {
-		return ciRepository{}, fmt.Errorf("finding the project's folder: %w", err)
+		return ciRepository{}, err
 	}
-	r := ciRepository{root: repositoryRoot(dir), dir: dir}
+	r := ciRepository{root: root, dir: dir}
 	repo, err := a.git().Open(ctx, r.root)
 	if errors.Is(err, git.ErrNone) {
 		r.none = true
@@ -41,6 +41,10 @@ func (a *app) ciRepository(ctx context.Context) (ciRepository, error) {
 		return r, err
 	}
 	a.onClose(repo.Close)
+	if repo.Root() != r.root { // somebody's in a folder for all, such as /tmp
+		r.none = true
+		return r, nil
+	}
 	r.git = func(args ...string) (string, error) { return repo.Literal().Output(ctx, args...) }
 	if ref, err := r.git("symbolic-ref", "--quiet", "refs/remotes/origin/HEAD"); err == nil {
 		r.head = strings.TrimPrefix(ref, "refs/remotes/origin/")
