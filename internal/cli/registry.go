@@ -24,8 +24,9 @@ func (a *app) registryCmd() *cobra.Command {
 		Use:   "registry",
 		Short: "The registry on this machine: serve it, import into it, list it",
 		Long: `The registry on this machine keeps images whose name has no registry host, and what
-strata build makes without --push. The content of HOST/REPO lies in it under that
-name, and external images are looked up there first.`,
+strata build makes without --push. What is built for HOST/REPO lies in it under that
+name. What was imported for it, which a FROM finds before the registry that it names,
+lies below strata.mirror/.`,
 		Example: "  strata registry ls\n  strata registry serve",
 		Args:    noCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
