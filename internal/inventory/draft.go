@@ -14,10 +14,23 @@ type draft struct {
 	chunks  [][]brief
 	n       int
 	gone    int
-	scanned int              // entries that were looked at to find what stands below a path
-	at      map[string]int32 // numbers of the entries by path
-	common  []Entry          // what entries have in common: all but what brief has
+	scanned int                // entries that were looked at to find what stands below a path
+	at      map[string]int32   // numbers of the entries by path
+	common  []Entry            // what entries have in common: all but what brief has
+	alike   map[likeness]int32 // numbers in common of those without attributes, the first mostAlike
 }
+
+// likeness is what tells entries in common apart.
+type likeness struct {
+	kind         Kind
+	mode         uint32
+	uid, gid     int
+	major, minor int64
+	blob         int
+}
+
+// mostAlike is how many of these are looked for again: layers have some dozens.
+const mostAlike = 1 << 16
 
 type brief struct {
 	path, link string
@@ -40,7 +53,7 @@ const draftChunk = 4096
 
 var emptyContent = sha256.Sum256(nil)
 
-func newDraft() *draft { return &draft{at: map[string]int32{}} }
+func newDraft() *draft { return &draft{at: map[string]int32{}, alike: map[likeness]int32{}} }
 
 func (d *draft) brief(i int) *brief { return &d.chunks[i/draftChunk][i%draftChunk] }
 
@@ -85,10 +98,23 @@ func (d *draft) set(p *brief, e Entry) {
 		d.common[p.common] = e
 		return
 	}
-	if n := len(d.common); n == 0 || len(e.Xattrs) > 0 || len(d.common[n-1].Xattrs) > 0 || !Same(&d.common[n-1], &e) || d.common[n-1].Blob != e.Blob {
-		d.common = append(d.common, e)
+	p.common = d.number(e)
+}
+
+// number gives the number in common of what e has beside a brief's.
+func (d *draft) number(e Entry) int32 {
+	like := likeness{e.Kind, e.Mode, e.UID, e.GID, e.Major, e.Minor, e.Blob}
+	if len(e.Xattrs) == 0 {
+		if n, ok := d.alike[like]; ok {
+			return n
+		}
 	}
-	p.common = int32(len(d.common) - 1)
+	n := int32(len(d.common))
+	d.common = append(d.common, e)
+	if len(e.Xattrs) == 0 && len(d.alike) < mostAlike {
+		d.alike[like] = n
+	}
+	return n
 }
 
 // link makes the file at target one with more names, which is as e says, and gives
