@@ -16,17 +16,22 @@ type draft struct {
 	gone    int
 	scanned int                // entries that were looked at to find what stands below a path
 	at      map[string]int32   // numbers of the entries by path
-	common  []Entry            // what entries have in common: all but what brief has
+	common  []common           // what entries have beside a brief's
 	alike   map[likeness]int32 // numbers in common of those without attributes, the first mostAlike
 }
 
-// likeness is what tells entries in common apart.
+// common is what entries have in common: all but what brief has.
+type common struct {
+	likeness
+	xattrs map[string]string
+}
+
+// likeness is what tells those without attributes apart.
 type likeness struct {
-	kind         Kind
-	mode         uint32
-	uid, gid     int
-	major, minor int64
-	blob         int
+	uid, gid, blob int
+	major, minor   int64
+	mode           uint32
+	kind           Kind
 }
 
 // mostAlike is how many of these are looked for again: layers have some dozens.
@@ -93,26 +98,26 @@ func (d *draft) set(p *brief, e Entry) {
 		content := e.Content
 		p.content = &content
 	}
-	e.Path, e.Link, e.Size, e.Time, e.Content = "", "", 0, 0, [32]byte{}
-	if p.common >= 0 && len(d.common[p.common].Xattrs) > 0 { // no other entry has those
-		d.common[p.common] = e
+	c := common{likeness{uid: e.UID, gid: e.GID, blob: e.Blob, major: e.Major, minor: e.Minor, mode: e.Mode, kind: e.Kind}, e.Xattrs}
+	if p.common >= 0 && len(d.common[p.common].xattrs) > 0 { // no other entry has those
+		d.common[p.common] = c
 		return
 	}
-	p.common = d.number(e)
+	p.common = d.number(c)
 }
 
-// number gives the number in common of what e has beside a brief's.
-func (d *draft) number(e Entry) int32 {
-	like := likeness{e.Kind, e.Mode, e.UID, e.GID, e.Major, e.Minor, e.Blob}
-	if len(e.Xattrs) == 0 {
-		if n, ok := d.alike[like]; ok {
+// number gives the number of c.
+func (d *draft) number(c common) int32 {
+	plain := len(c.xattrs) == 0
+	if plain {
+		if n, ok := d.alike[c.likeness]; ok {
 			return n
 		}
 	}
 	n := int32(len(d.common))
-	d.common = append(d.common, e)
-	if len(e.Xattrs) == 0 && len(d.alike) < mostAlike {
-		d.alike[like] = n
+	d.common = append(d.common, c)
+	if plain && len(d.alike) < mostAlike {
+		d.alike[c.likeness] = n
 	}
 	return n
 }
@@ -173,8 +178,11 @@ func (d *draft) entry(i int) Entry {
 	if p.inode > 0 {
 		p = d.brief(int(p.inode) - 1)
 	}
-	e := d.common[p.common]
-	e.Path, e.Link, e.Size, e.Time = path, p.link, p.size, p.time
+	c := &d.common[p.common]
+	e := Entry{
+		Path: path, Kind: c.kind, Mode: c.mode, UID: c.uid, GID: c.gid, Size: p.size, Link: p.link,
+		Major: c.major, Minor: c.minor, Time: p.time, Blob: c.blob, Xattrs: c.xattrs,
+	}
 	if p.content != nil {
 		e.Content = *p.content
 	}
