@@ -35,7 +35,7 @@ func (r *runner) times(ctx context.Context, u *graph.Unit, recipe key.Recipe) (b
 	return build.Times{
 		Stamps: stamps, Tables: tables,
 		Below: func(ctx context.Context, open build.OpenBlob) (int64, error) { return r.newestBelow(ctx, u, open) },
-		Last:  func(ctx context.Context) *inventory.Inventory { return r.lastFiles(ctx, u, recipe) },
+		Last:  func(ctx context.Context) (*inventory.Inventory, error) { return r.lastFiles(ctx, u, recipe) },
 	}, nil
 }
 
@@ -56,21 +56,28 @@ func (r *runner) newestBelow(ctx context.Context, u *graph.Unit, open build.Open
 
 // lastFiles gives the full inventory of what an engine built last for a unit:
 // the image, or the trunk of it; nil when it isn't known.
-func (r *runner) lastFiles(ctx context.Context, u *graph.Unit, recipe key.Recipe) *inventory.Inventory {
+func (r *runner) lastFiles(ctx context.Context, u *graph.Unit, recipe key.Recipe) (*inventory.Inventory, error) {
 	last := r.pass.lastImage(u)
 	if last == nil {
-		return nil
+		return nil, nil
 	}
 	c := r.pass.Config.Client
 	whole := recipe.ID() == r.pass.Keys[u.ID].Unit.ID()
 	if t := digest.Digest(last.manifest.Annotations[annotationTrunk]); t != "" && !whole {
 		img, err := loadPicture(ctx, c, last.ref.WithDigest(t))
-		if err != nil {
-			return nil
+		if last, err = lastOrNone(u, img, err); last == nil {
+			return nil, err
 		}
-		last = img
 	}
-	return ownInventory(ctx, c, last, true)
+	d, ok := attachment(last.manifest.Annotations, annotationFull)
+	if !ok {
+		return nil, nil
+	}
+	inv, err := pastInventory(ctx, c, last.ref, d)
+	if inv, err = lastOrNone(u, inv, err); inv == nil || !inv.Describes(last.layerDigests()) {
+		return nil, err
+	}
+	return inv, nil
 }
 
 // tables gives the times that the layers of a unit's images had where they were

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-build/strata/internal/dockerfile"
 	"github.com/strata-build/strata/internal/graph"
@@ -51,8 +52,7 @@ func (t *tailTimes) on(inv *inventory.Inventory) {
 
 // lastTail gives the files of a unit's last tail; nil when they are not known. It
 // is fetched once in a pass. An image of which a blob is gone has had its times all
-// the same. A registry that fails to answer is an error: without these times a
-// file that changed could come out older than it was.
+// the same.
 func (p *Pass) lastTail(ctx context.Context, u *graph.Unit) (*inventory.Inventory, error) {
 	last := p.answers.lastImages[u.ID]
 	if last == nil {
@@ -66,17 +66,30 @@ func (p *Pass) lastTail(ctx context.Context, u *graph.Unit) (*inventory.Inventor
 		return nil, nil
 	}
 	inv, err := p.known.inventory(d.Digest, true, func() (*inventory.Inventory, error) {
-		inv, err := readInventoryBlob(ctx, p.Config.Client, last.ref, d)
-		if errors.Is(err, registry.ErrCorrupt) { // on the way, perhaps
-			inv, err = readInventoryBlob(ctx, p.Config.Client, last.ref, d)
-		}
-		return inv, err
+		return pastInventory(ctx, p.Config.Client, last.ref, d)
 	})
+	return lastOrNone(u, inv, err)
+}
+
+// pastInventory reads the inventory of a last image, twice where it came broken, which
+// may have been on the way.
+func pastInventory(ctx context.Context, c *registry.Client, repo registry.Ref, d ocispec.Descriptor) (*inventory.Inventory, error) {
+	inv, err := readInventoryBlob(ctx, c, repo, d)
+	if errors.Is(err, registry.ErrCorrupt) {
+		inv, err = readInventoryBlob(ctx, c, repo, d)
+	}
+	return inv, err
+}
+
+// lastOrNone takes a last image of which something is gone or broken for none. Any
+// other failure is one: without the last image's times a file that changed could come
+// out older than it was.
+func lastOrNone[T any](u *graph.Unit, v *T, err error) (*T, error) {
 	switch {
 	case err == nil:
-		return inv, nil
+		return v, nil
 	case errors.Is(err, registry.ErrNotFound), errors.Is(err, registry.ErrCorrupt), errors.Is(err, inventory.ErrDamaged):
-		return nil, nil // as if there had been no image before
+		return nil, nil
 	}
 	return nil, fmt.Errorf("reading the times of the last image of %s: %w", u.ID, err)
 }

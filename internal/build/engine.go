@@ -127,7 +127,7 @@ type Times struct {
 	// without a registry once the steps have run. Nil means 0.
 	Below func(ctx context.Context, open OpenBlob) (int64, error)
 	// Last gives the full inventory of the unit's last image; nil without one.
-	Last func(ctx context.Context) *inventory.Inventory
+	Last func(ctx context.Context) (*inventory.Inventory, error)
 }
 
 // OpenBlob opens a blob that an engine has on this machine.

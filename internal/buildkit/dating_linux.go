@@ -49,7 +49,10 @@ func newDating(ctx context.Context, j build.Job, w *localWorker) (*dating, error
 		}
 	}
 	if j.Times.Last != nil {
-		d.last = j.Times.Last(ctx)
+		var err error
+		if d.last, err = j.Times.Last(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return d, nil
 }
