@@ -23,10 +23,10 @@ import (
 type wanted struct {
 	ref      registry.Ref // the tag
 	platform string
-	key      key.ID        // of its recipe; "" is any
-	content  key.ContentID // its content key; "" where it is not found by that
-	units    map[string]bool
-	voucher  string // tag of the artifact that may vouch for the image; "" is none
+	key      key.ID               // of its recipe; "" is any
+	content  key.ContentID        // its content key; "" where it is not found by that
+	unit     func(id string) bool // whether the image may name this one
+	voucher  string               // tag of the artifact that may vouch for the image; "" is none
 }
 
 // mismatch says why an image that was found is not used.
@@ -86,7 +86,7 @@ func (w wanted) check(a registry.Answer) *mismatch {
 		m = wrong("the key "+string(w.key), "the key "+says[annotationKey])
 	case w.content != "" && content != "" && content != w.content:
 		m = wrong("the content key "+string(w.content), "the content key "+string(content))
-	case unit != "" && !w.units[unit]:
+	case unit != "" && !w.unit(unit):
 		m = wrong("one of this project's units", "the unit "+unit)
 	}
 	if m != nil {
@@ -170,31 +170,31 @@ func (r *runner) lookup(ctx context.Context, u *graph.Unit, w wanted) registry.A
 
 // keyed is what has to be found under a recipe's key in a repository.
 func (p *Pass) keyed(u *graph.Unit, repo registry.Ref, id key.ID) wanted {
-	return wanted{ref: repo.WithTag(id.Tag()), platform: u.Platform, key: id, units: p.twins(u), voucher: artifactTag(id)}
+	return wanted{ref: repo.WithTag(id.Tag()), platform: u.Platform, key: id, unit: p.twin(u), voucher: artifactTag(id)}
 }
 
 // contentKeyed is what has to be found under a content key.
 func (p *Pass) contentKeyed(u *graph.Unit, id key.ContentID) wanted {
-	return wanted{ref: p.repos[u.ID].WithTag(id.Tag()), platform: u.Platform, content: id, units: p.twins(u), voucher: contentArtifactTag(id)}
+	return wanted{ref: p.repos[u.ID].WithTag(id.Tag()), platform: u.Platform, content: id, unit: p.twin(u), voucher: contentArtifactTag(id)}
 }
 
 // newest is what has to be found under the tag of a unit's newest image.
 func (p *Pass) newest(u *graph.Unit) wanted {
-	return wanted{ref: p.repos[u.ID].WithTag(lastTag(u)), platform: u.Platform, units: p.siblings(u, func(string) bool { return true })}
+	return wanted{ref: p.repos[u.ID].WithTag(lastTag(u)), platform: u.Platform, unit: p.sibling(u, func(string) bool { return true })}
 }
 
-// twins are the units whose image a unit may share: those of its Dockerfile.
-func (p *Pass) twins(u *graph.Unit) map[string]bool {
-	return p.siblings(u, func(dockerfile string) bool { return dockerfile == u.Dockerfile })
+// twin tells the units whose image a unit may share: those of its Dockerfile.
+func (p *Pass) twin(u *graph.Unit) func(id string) bool {
+	return p.sibling(u, func(dockerfile string) bool { return dockerfile == u.Dockerfile })
 }
 
-// siblings are the project's units for the same platform whose Dockerfile will do.
-func (p *Pass) siblings(u *graph.Unit, will func(dockerfile string) bool) map[string]bool {
-	out := map[string]bool{u.ID: true}
-	for _, o := range p.Config.Project.Units() {
-		if o.Platform == u.Platform && will(o.Dockerfile) {
-			out[o.ID()] = true
+// sibling tells the project's units for the same platform whose Dockerfile will do.
+func (p *Pass) sibling(u *graph.Unit, will func(dockerfile string) bool) func(id string) bool {
+	return func(id string) bool {
+		if id == u.ID {
+			return true
 		}
+		o, ok := p.Config.Project.Unit(id)
+		return ok && o.Platform == u.Platform && will(o.Dockerfile)
 	}
-	return out
 }
